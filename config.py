@@ -21,6 +21,7 @@ from text import Order
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one piece that is a word's.
 MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
+IGNORE = -1  # a target that is not counted in the loss
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk: the unit of work, of shuffling and of resuming
 CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, so that a worker's memory has a bound
 
@@ -60,7 +61,7 @@ class ModelConfig:
         _require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
         _require(
             self.n_embed % (2 * self.n_head) == 0,
-            f"--n-head {self.n_head} and --n-embed {self.n_embed}: the width must be a multiple of twice the heads (rotary positions pair up)",
+            f"--n-head {self.n_head} and --n-embed {self.n_embed}: the width must be a multiple of twice the heads",
         )
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
@@ -90,7 +91,7 @@ class PreprocessConfig:
         _require_positive(self, "num_chunks", "workers", "sample_bytes")
         _require(
             MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE,
-            f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (256 bytes, special tokens and one word piece) to {MAX_VOCAB_SIZE} (16 bits)",
+            f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (bytes, special tokens, one more) to {MAX_VOCAB_SIZE} (16 bits)",
         )
         _require(0 < self.val_share < 1, f"--val-share {self.val_share}: between 0 and 1")
         _require(
@@ -139,7 +140,7 @@ class TrainConfig:
         self.model.check()
         _require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "eval_tokens", "log_every")
         _require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
-        _require(0 <= self.warmup_steps, f"--warmup-steps {self.warmup_steps}: 0 or more")
+        _require(self.warmup_steps >= 0, f"--warmup-steps {self.warmup_steps}: 0 or more")
         _require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
@@ -211,7 +212,8 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
 def describe(config: object, *facts: str) -> str:
     """The resolved configuration for a person to read before an hour is spent on it."""
     pairs = [f"{key}={value}" for key, value in _flatten(dataclasses.asdict(config)).items()]  # type: ignore[call-overload]
-    lines, line = [], " "
+    lines: list[str] = []
+    line = " "
     for pair in pairs:
         if len(line) + len(pair) > 118:
             lines, line = [*lines, line], " "

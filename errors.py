@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 BAD_FLAGS = 2
 
@@ -23,16 +25,37 @@ class Stopped(UserError):
         super().__init__(message, exit_code=128 + signal_number)
 
 
+class StopSignals:
+    """While this context is open, the first SIGINT or SIGTERM is only noted, so that work in hand can be kept; the second ends at once."""
+
+    def __init__(self, promise: str) -> None:
+        self._promise = promise  # what happens now, for the person who pressed Ctrl-C
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        print(f"\n{self._promise}; once more to stop at once", file=sys.stderr, flush=True)
+        self.__exit__()
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function and leave with the exit code that a shell expects."""
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print(f"\n{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

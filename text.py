@@ -13,7 +13,7 @@ def reverse_words(text: str) -> str:
     >>> reverse_words("Once upon a time.\\nThe end.")
     'end. The\\ntime. a upon Once'
     """
-    return "\n".join(" ".join(line.split(" ")[::-1]) for line in text.split("\n")[::-1])
+    return "\n".join([" ".join(line.split(" ")[::-1]) for line in text.split("\n")[::-1]])
 
 
 def arrange(text: str, order: Order) -> str:

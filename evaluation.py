@@ -1,0 +1,38 @@
+"""Metrics as functions of a model and data."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from config import IGNORE
+from device import autocast
+from model import GPT
+from shards import Rows
+
+
+class Loss(NamedTuple):
+    """How well a model predicts text."""
+
+    nats_per_token: float
+    bits_per_byte: float  # the same, independent of the tokenizer
+
+
+@torch.no_grad()
+def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.int64], dtype: torch.dtype) -> Loss:
+    """The mean loss over all targets of the batches."""
+    device = model.embedding.weight.device
+    was_training = model.training
+    model.eval()
+    nats, tokens, text_bytes = 0.0, 0, 0
+    for rows in batches:
+        with autocast(device, dtype):
+            nats += model(torch.from_numpy(rows.inputs).to(device), torch.from_numpy(rows.targets).to(device)).item()
+        counted = rows.targets[rows.targets != IGNORE]
+        tokens += len(counted)
+        text_bytes += int(bytes_per_id[counted].sum())
+    model.train(was_training)
+    return Loss(nats / max(tokens, 1), nats / math.log(2) / max(text_bytes, 1))

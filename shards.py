@@ -1,0 +1,232 @@
+"""Token shards on disk: write, seal, verify, map, draw batches.
+
+A shard is raw little-endian uint16 ids and nothing else; meta.json, written last, describes every one in its folder.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import IGNORE, PREPROCESS_PRESETS
+from errors import UserError
+from text import Order
+
+FORMAT = 1
+ID = np.dtype("<u2")
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What meta.json says of one .bin file."""
+
+    name: str
+    ids: int
+    documents: int
+    bytes: int  # of UTF-8 text, before it became ids
+    sha256: str
+
+
+class ShardWriter:
+    """Writes a shard under a temporary name and renames it when it is whole; a shard of no documents leaves no file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / name
+        self._temporary = folder / f"{name}.part"
+        self._file = self._temporary.open("wb")
+        self._hash = hashlib.sha256()
+        self._ids = self._documents = self._bytes = 0
+
+    def append(self, ids: NDArray[np.uint16], documents: int, text_bytes: int) -> None:
+        data = ids.astype(ID, copy=False).tobytes()
+        self._file.write(data)
+        self._hash.update(data)
+        self._ids += len(ids)
+        self._documents += documents
+        self._bytes += text_bytes
+
+    def finish(self) -> list[Shard]:
+        """Make the shard durable and describe it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if not self._documents:
+            self._temporary.unlink()
+            return []
+        self._temporary.replace(self._path)
+        return [Shard(self._path.name, self._ids, self._documents, self._bytes, self._hash.hexdigest())]
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished folder of shards."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def order(self) -> Order:
+        order: Order = self.meta["order"]
+        return order
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.meta["vocab_size"])
+
+    def shards(self, split: Split) -> list[Shard]:
+        return [Shard(**shard) for shard in self.meta["shards"][split]]
+
+    def stream(self, split: Split) -> "Stream":
+        return Stream([self.folder / shard.name for shard in self.shards(split)], [shard.ids for shard in self.shards(split)])
+
+    def verify(self) -> None:
+        """Compare every file with the hash that meta.json has of it."""
+        files = [(shard.name, shard.sha256) for split in self.meta["shards"].values() for shard in (Shard(**row) for row in split)]
+        for name, sha256 in [*files, ("tokenizer.model", self.meta["tokenizer_sha256"])]:
+            with (self.folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise UserError(f"{self.folder / name} is damaged: its hash is not the one in meta.json. {_remake(self.folder)}")
+
+
+def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -> Dataset:
+    """Write meta.json by rename: from here on the folder is finished."""
+    rows = {split: [asdict(shard) for shard in shards[split]] for split in shards}
+    meta = {"format": FORMAT, **meta, "shards": rows}
+    write_json(folder / "meta.json", meta)
+    return Dataset(folder, meta)
+
+
+def open_dataset(folder: Path, check_hashes: bool = False) -> Dataset:
+    """Open a finished folder; lengths are checked always, hashes on request."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        begun = " (it was begun: the same command goes on with it)" if (folder / "unfinished").is_dir() else ""
+        raise UserError(f"no finished dataset in {folder}{begun}. Run: {_remake(folder)}") from error
+    except ValueError as error:
+        raise UserError(f"{folder / 'meta.json'} is damaged. Delete the folder and run: {_remake(folder)}") from error
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{folder} has format {meta.get('format')}, not {FORMAT}. Delete the folder and run: {_remake(folder)}")
+    dataset = Dataset(folder, meta)
+    for shard in dataset.shards("train") + dataset.shards("val"):
+        path = folder / shard.name
+        length = path.stat().st_size if path.is_file() else None
+        if length != shard.ids * ID.itemsize:
+            found = "is missing" if length is None else f"has {length:,} bytes instead of {shard.ids * ID.itemsize:,}"
+            raise UserError(f"{path} {found}. Delete the folder and run: {_remake(folder)}")
+    if check_hashes:
+        dataset.verify()
+    return dataset
+
+
+class Stream:
+    """The shards of a split, read as one long row of ids."""
+
+    def __init__(self, paths: Sequence[Path], lengths: Sequence[int]) -> None:
+        self._paths = list(paths)
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, count: int) -> NDArray[np.int64]:
+        """Ids from `start` on: `count` of them, or fewer at the end.
+
+        Each read maps its own window and lets go of it: pages that stay mapped would count as this process's memory.
+        """
+        end = min(start + count, len(self))
+        parts = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < end:
+            length = min(end, int(self._starts[shard + 1])) - start
+            offset = (start - int(self._starts[shard])) * ID.itemsize
+            parts.append(np.array(np.memmap(self._paths[shard], ID, "r", offset, (length,))))
+            start += length
+            shard += 1
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training or validation examples: each id of `inputs` and the id that comes after it."""
+
+    inputs: NDArray[np.int64]  # (B, T)
+    targets: NDArray[np.int64]  # (B, T), IGNORE past the end of the data
+
+    def __getitem__(self, rows: slice) -> "Rows":
+        return Rows(self.inputs[rows], self.targets[rows])
+
+
+class Windows:
+    """A stream cut into windows of `block_size` targets, so that every id but the first is a target of exactly one."""
+
+    def __init__(self, stream: Stream, block_size: int, filler: int) -> None:
+        self._stream = stream
+        self._block_size = block_size
+        self._filler = filler  # an id to stand in the last, shorter window; its targets are ignored
+
+    def __len__(self) -> int:
+        return math.ceil((len(self._stream) - 1) / self._block_size)
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Rows:
+        inputs = np.full((len(indices), self._block_size), self._filler, np.int64)
+        targets = np.full((len(indices), self._block_size), IGNORE, np.int64)
+        for row, index in enumerate(indices):
+            ids = self._stream.read(int(index) * self._block_size, self._block_size + 1)
+            inputs[row, : len(ids) - 1] = ids[:-1]
+            targets[row, : len(ids) - 1] = ids[1:]
+        return Rows(inputs, targets)
+
+    def draw(self, seed: int, first_row: int, rows: int) -> Rows:
+        """Rows `first_row`, `first_row + 1`, ... of an endless order in which every epoch is a new permutation of the windows.
+
+        A function of its arguments alone: a run that resumes needs no state of a loader.
+        """
+        count = len(self)
+        return self.read([int(_permutation(count, seed, row // count)[row % count]) for row in range(first_row, first_row + rows)])
+
+    def spread(self, limit: int) -> NDArray[np.int64]:
+        """At most `limit` windows, evenly spaced over the stream and always the same."""
+        count = min(limit, len(self))
+        return np.arange(count, dtype=np.int64) * len(self) // count
+
+
+@lru_cache(maxsize=2)  # a step can hold the end of one epoch and the beginning of the next
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.uint32]:
+    return np.random.default_rng([seed, epoch]).permutation(np.arange(count, dtype=np.uint32))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write by rename, so that the file is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _remake(folder: Path) -> str:
+    """The command that makes this folder."""
+    for name, preset in PREPROCESS_PRESETS.items():
+        if Path(preset.data_dir) == folder:
+            return "python preprocess_xcoax.py" + (f" {name}" if name != "xcoax" else "")
+    return f"python preprocess_xcoax.py --data-dir {folder}"
