@@ -222,6 +222,7 @@ def describe(config: object, *facts: str) -> str:
 
 
 def save_config(path: Path, config: object) -> None:
+    """Write the resolved configuration beside the results it led to."""
     path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")  # type: ignore[call-overload]
 
 

@@ -15,6 +15,7 @@ from files import BATCH_ROWS, batch_rows, cutting_place, find_files, first_line,
 from text import normalise_line_ends
 
 SAMPLED_FILES = 16  # at most so many files are opened for the tokenizer's sample
+SILENCE_SECONDS = 30  # without a byte from the hub, and the connection counts as lost
 
 
 class Position(NamedTuple):
@@ -31,6 +32,14 @@ class Document(NamedTuple):
     continues: bool  # it is a part that goes on with the one before
 
 
+class HubTrouble(ConnectionError):
+    """The hub cannot be reached, broke off, or answered that it cannot just now."""
+
+    def __init__(self, message: str, pause: int = 0) -> None:
+        super().__init__(message)
+        self.pause = pause  # seconds that the hub asks to wait
+
+
 class Patience:
     """What is left of the attempts to reach the hub: each pause is twice the one before."""
 
@@ -45,7 +54,7 @@ class Patience:
                 f"{trouble}: {first_line(error)}. Gave up after {self._used} new attempts; what is done is kept. "
                 "Run the same command again to go on, or read local files with --input"
             ) from error
-        pause = 2**self._used
+        pause = max(2**self._used, getattr(error, "pause", 0))
         print(f"{trouble}: {first_line(error)}. Trying again in {pause} s", flush=True)
         time.sleep(pause)
         self._used += 1
@@ -93,7 +102,7 @@ class Corpus:
                     row += 1
                     patience.restore()
                 return
-            except _connection_errors() as error:
+            except _passing_errors() as error:
                 patience.wait(f"lost the connection while reading {self.names[file]}", error)
 
     def _cut(self, document: Document) -> list[Document]:
@@ -126,48 +135,52 @@ def _open_local(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[in
     import datasets  # takes a second: only where data is read, and not in the worker processes
 
     names = [str(file) for file in find_files(config.input)]
-    features = datasets.Features({config.field: datasets.Value("large_binary"), "continues": datasets.Value("bool")})
+    features = datasets.Features({"text": datasets.Value("large_binary"), "continues": datasets.Value("bool")})
     arguments = {"files": names, "field": config.field, "limit": config.max_document_bytes}
     dataset = datasets.IterableDataset.from_generator(_read_files, gen_kwargs=arguments, features=features)
 
     def open_file(file: int, row: int) -> Iterator[Document]:
         for entry in dataset.shard(len(names), file).skip(row):
-            yield Document(entry[config.field], entry["continues"])
+            yield Document(entry["text"], entry["continues"])
 
     return tuple(names), open_file
 
 
 def _read_files(files: list[str], field: str, limit: int) -> Iterator[dict[str, Any]]:
     for path in files:
-        if path.endswith(".parquet"):
-            yield from ({**row, "continues": False} for row in read_parquet(path, [field]))
-        elif path.endswith(".txt"):
-            yield from ({field: text, "continues": continues} for text, continues in read_text(path, limit))
+        kind = path.lower()
+        if kind.endswith(".parquet"):
+            yield from ({"text": row[field], "continues": False} for row in read_parquet(path, [field]))
+        elif kind.endswith(".txt"):
+            yield from ({"text": text, "continues": continues} for text, continues in read_text(path, limit))
         else:
             for number, row in enumerate(read_json(path)):
                 if number == 0:
                     require_fields([field], list(row), path)
                 text = row.get(field)
-                yield {field: text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, "continues": False}
+                yield {"text": text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, "continues": False}
 
 
 def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
     import datasets
+    import pyarrow
 
-    # One place retries, with pauses that a person can see; the library's own 20 silent attempts would come first.
-    datasets.config.STREAMING_READ_MAX_RETRIES = 1
+    _let_troubles_through()
+    lasting_errors = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
     name = config.dataset + (f" ({config.subset})" if config.subset else "")
     patience = Patience(config.retries)
     while True:
         try:
             dataset = datasets.load_dataset(config.dataset, config.subset or None, split=config.split, streaming=True)
             break
-        except datasets.exceptions.DatasetNotFoundError as error:
-            raise UserError(f"{first_line(error)}. Check --dataset, or read local files with --input") from error
-        except ValueError as error:  # an unknown configuration or split; the message lists the ones there are
-            raise UserError(f"{name}, split {config.split!r}: {first_line(error)}") from error
-        except _connection_errors() as error:
+        except _passing_errors() as error:
+            if datasets.config.HF_HUB_OFFLINE:
+                raise UserError(f"cannot reach {name}: HF_HUB_OFFLINE is set. Unset it, or read local files with --input") from error
             patience.wait(f"cannot reach {name} on the hub", error)
+        except datasets.exceptions.DatasetNotFoundError as error:
+            raise UserError(f"{first_line(error)} Check --dataset, or read local files with --input") from error
+        except lasting_errors as error:  # an unknown configuration or split, for one; the message lists the ones there are
+            raise UserError(f"{name}, split {config.split!r}: {first_line(error)}") from error
     if dataset.features is not None:
         require_fields([config.field], list(dataset.features), name)
         dataset = dataset.select_columns([config.field])
@@ -175,14 +188,47 @@ def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int,
 
     def open_file(file: int, row: int) -> Iterator[Document]:
         # As Arrow tables: made into Python strings by the library, one invalid byte would end the run.
-        for table in dataset.shard(len(names), file).skip(row).with_format("arrow").iter(BATCH_ROWS):
-            yield from (Document(entry[config.field], False) for entry in batch_rows(table, [config.field], names[file]))
+        try:
+            for table in dataset.shard(len(names), file).skip(row).with_format("arrow").iter(BATCH_ROWS):
+                require_fields([config.field], table.column_names, names[file])
+                yield from (Document(entry[config.field], False) for entry in batch_rows(table, [config.field], names[file]))
+        except _passing_errors():
+            raise
+        except lasting_errors as error:
+            raise UserError(f"{names[file]} cannot be read: {first_line(error)}") from error
 
     return names, open_file
 
 
-def _connection_errors() -> tuple[type[Exception], ...]:
-    """What the libraries below raise when the hub cannot be reached, breaks off, or answers with an error of its own."""
-    from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY
+def _let_troubles_through() -> None:
+    """Have the libraries below raise at once what they would retry for minutes: `Patience` retries, and says so."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.utils import get_session, httpx, parse_ratelimit_headers  # type: ignore[attr-defined]
 
-    return (OSError, *CONNECTION_ERRORS_TO_RETRY)
+    class Client(httpx.Client):
+        def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+            limits = request.extensions.get("timeout", {})
+            request.extensions["timeout"] = {what: min(seconds or SILENCE_SECONDS, SILENCE_SECONDS) for what, seconds in limits.items()}
+            try:
+                response = super().send(request, **options)
+            except httpx.RequestError as error:
+                raise HubTrouble(f"{error or type(error).__name__} ({request.url.host})") from error
+            if response.status_code in (408, 429) or response.status_code >= 500:
+                response.close()
+                quota, wish = parse_ratelimit_headers(response.headers), response.headers.get("retry-after", "")
+                pause = quota.reset_in_seconds if quota else int(wish) if wish.isdecimal() else 0
+                raise HubTrouble(f"{request.url.host} answers {response.status_code} {response.reason_phrase}", pause)
+            return response
+
+    hooks = get_session().event_hooks
+    huggingface_hub.set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True))
+    # Of files that lie elsewhere than on the hub:
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+
+
+def _passing_errors() -> tuple[type[Exception], ...]:
+    """What may be gone at the next attempt."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    return (ConnectionError, TimeoutError, httpx.RequestError)

@@ -1,5 +1,6 @@
 """What a person can cause: one line on stderr and an exit code, never a traceback."""
 
+import errno
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 BAD_FLAGS = 2
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # of a disk that is full or may not be written
 
 
 class UserError(Exception):
@@ -54,9 +56,17 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(
+            f"{Path(sys.argv[0]).name}: {error.strerror}: {error.filename or 'a file being written'}. Mend it and run again",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

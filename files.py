@@ -1,14 +1,14 @@
 """Rows out of local files, format by format; a file that is not what its name says is named."""
 
+import codecs
 import glob
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from errors import BAD_FLAGS, UserError
-from text import normalise_line_ends
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file: the next document begins
@@ -20,17 +20,20 @@ def find_files(inputs: tuple[str, ...]) -> list[Path]:
     found: list[Path] = []
     for given in inputs:
         path = Path(given)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(ENDINGS))
-        elif path.is_file():
-            files = [path]
-        else:
-            files = sorted(file for file in map(Path, glob.glob(given, recursive=True)) if file.is_file())
+        try:
+            if path.is_dir():
+                files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
+            elif path.is_file():
+                files = [path]
+            else:
+                files = sorted(file for file in map(Path, glob.glob(given, recursive=True)) if file.is_file())
+        except OSError as error:  # a folder on the way may not be entered, a name is too long
+            raise UserError(f"--input {given[:200]}: {error.strerror}", BAD_FLAGS) from error
         if not files:
             raise UserError(f"--input {given}: no such file, and no {', '.join(ENDINGS)} file in it", BAD_FLAGS)
         found += files
     for file in found:
-        if not file.name.endswith(ENDINGS):
+        if not _is_known(file):
             raise UserError(f"--input {file}: cannot tell what this is; known are {', '.join(ENDINGS)}", BAD_FLAGS)
     return found
 
@@ -46,7 +49,7 @@ def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | No
             require_fields(columns, names, path)
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield from batch_rows(batch, columns, path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 
@@ -56,7 +59,7 @@ def batch_rows(batch: Any, columns: list[str], source: str) -> list[dict[str, by
 
     texts = []
     for name in columns:
-        column = batch.column(name)
+        column = batch.column(batch.schema.names.index(name))
         try:
             texts.append(column.cast(pyarrow.large_binary()).to_pylist())
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
@@ -67,15 +70,13 @@ def batch_rows(batch: Any, columns: list[str], source: str) -> list[dict[str, by
 def read_json(path: str) -> Iterator[dict[str, Any]]:
     """The objects of a .json file or of the lines of a .jsonl file, compressed or not."""
     with open_bytes(path) as file:
-        try:
-            if path.endswith(".json") and _first_byte(file) == b"[":
-                yield from _objects(path, json.loads(file.read()))
-            else:
-                yield from _lines(path, file)
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON: {first_line(error)}") from error
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path} cannot be read to its end: {first_line(error)}") from error
+        if path.lower().endswith(".json") and file.peek(1 << 16).lstrip()[:1] == b"[":
+            for number, row in enumerate(_parse(b"".join(_reads(path, file.read)), path, 1), start=1):
+                yield _require_object(row, f"{path}, entry {number}")
+        else:
+            for number, line in enumerate(_reads(path, file.readline), start=1):
+                if line.strip():
+                    yield _require_object(_parse(line, path, number), f"{path}, line {number}")
 
 
 def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
@@ -84,13 +85,14 @@ def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
     The file is never held whole: a document longer than `limit` comes in parts. A document's last line break is not of it.
     """
     with open_bytes(path) as file:
-        document, continues = bytearray(), False
-        while line := file.readline(limit):
-            if line.strip() == TEXT_SEPARATOR:
+        document, continues, starts_line = bytearray(), False, True
+        for line in _reads(path, lambda: file.readline(limit)):  # a long line comes in pieces
+            if starts_line and line.strip() == TEXT_SEPARATOR:
                 yield from _whole(document, continues)
                 document, continues = bytearray(), False
                 continue
-            document += normalise_line_ends(line)
+            starts_line = line.endswith(b"\n")
+            document += line
             while len(document) > limit:
                 end = cutting_place(document, limit)
                 yield bytes(document[:end]), continues
@@ -99,12 +101,15 @@ def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
 
 
 def cutting_place(text: bytes | bytearray, limit: int) -> int:
-    """The end of the longest part of at most `limit` bytes that ends after a line break, else after a space, else after a character."""
+    """The end of the longest part of at most `limit` bytes that ends after a line break, else after a space, else after a character.
+
+    The text is longer than the limit.
+    """
     for separator in (b"\n", b" "):
         end = text.rfind(separator, 0, limit) + 1
         if end:
             return end
-    end = limit
+    end = limit - (text[limit - 1 : limit + 1] == b"\r\n")  # a line break stays whole
     while end > limit - 4 and text[end] & 0b1100_0000 == 0b1000_0000:  # inside a character of UTF-8
         end -= 1
     return end
@@ -117,15 +122,18 @@ def require_fields(wanted: list[str], there: list[str], source: str) -> None:
             raise UserError(f"{source} has no field {name!r}; it has {', '.join(there)}. Name one with --field")
 
 
-def open_bytes(path: str) -> IO[bytes]:
-    """A file's bytes, uncompressed by its ending."""
+def open_bytes(path: str) -> io.BufferedReader:
+    """A file's bytes, uncompressed by its ending, without a byte order mark."""
     import pyarrow
 
     try:
-        stream = pyarrow.input_stream(path, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix))
+        stream = pyarrow.input_stream(path, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower()))
+        file = io.BufferedReader(stream, 1 << 20)
+        if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
     except OSError as error:
         raise UserError(f"{path} cannot be opened: {first_line(error)}") from error
-    return io.BufferedReader(stream, 1 << 20)
+    return file
 
 
 def first_line(error: BaseException) -> str:
@@ -133,34 +141,38 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _first_byte(file: IO[bytes]) -> bytes:
-    assert isinstance(file, io.BufferedReader)
-    return file.peek(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+def _is_known(file: Path) -> bool:
+    return file.name.lower().endswith(ENDINGS)
 
 
-def _objects(path: str, rows: Any) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, entry {number}: a JSON {type(row).__name__} where an object is expected")
-        yield row
+def _reads(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """What a reading function of a file gives until the file's end."""
+    try:
+        yield from iter(read, b"")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read to its end: {first_line(error)}") from error
 
 
-def _lines(path: str, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError:
-            row = json.loads(line.decode("utf-8", "surrogateescape"))  # the reader of the row finds it is no valid text, and counts it
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {first_line(error)}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: a JSON {type(row).__name__} where an object is expected")
-        yield row
+def _parse(data: bytes, path: str, line: int) -> Any:
+    """The value of JSON text that begins on this line of a file."""
+    try:
+        # A byte that is no UTF-8 stays in its string: the reader of the row finds that it is no valid text, and counts it.
+        return json.loads(data.decode("utf-8", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line + error.lineno - 1}, column {error.colno} is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(f"{path}, line {line}: {first_line(error)}") from error
+
+
+def _require_object(row: Any, place: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: a JSON {type(row).__name__} where an object is expected")
+    return row
 
 
 def _whole(document: bytearray, continues: bool) -> Iterator[tuple[bytes, bool]]:
-    text = bytes(document).removesuffix(b"\n")
+    text = bytes(document.removesuffix(b"\n"))
+    if len(text) < len(document):
+        text = text.removesuffix(b"\r")
     if text or not continues:
         yield text, continues

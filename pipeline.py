@@ -168,19 +168,25 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk], work: Work, workers
     ):
         started, size = time.monotonic(), 0
         more = True
-        while (more and not signals.received) or waiting:
-            # One chunk more than there are workers is read ahead, so that none of them waits for the source.
-            while more and not signals.received and len(waiting) <= workers:
-                chunk = next(chunks, None)
-                more = chunk is not None
-                if chunk is not None and chunk.number not in journal.entries:
-                    waiting[executor.submit(_work, chunk)] = chunk
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                chunk = waiting.pop(future)
-                journal.add(chunk.number, _result(future, chunk, executor))
-                size += sum(len(document or b"") for document in chunk.documents)
-                progress.update(len(chunk.documents))
-                progress.set_postfix_str(f"{size / 1e6 / (time.monotonic() - started):.1f} MB/s")
+        try:
+            while (more and not signals.received) or waiting:
+                # One chunk more than there are workers is read ahead, so that none of them waits for the source.
+                while more and not signals.received and len(waiting) <= workers:
+                    chunk = next(chunks, None)
+                    more = chunk is not None
+                    if chunk is not None and chunk.number not in journal.entries:
+                        waiting[executor.submit(_work, chunk)] = chunk
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    chunk = waiting.pop(future)
+                    journal.add(chunk.number, _result(future, chunk, executor))
+                    size += sum(len(document or b"") for document in chunk.documents)
+                    progress.update(len(chunk.documents))
+                    progress.set_postfix_str(f"{size / 1e6 / (time.monotonic() - started):.1f} MB/s")
+        except BrokenProcessPool as error:
+            if not signals.received:  # the signal may have gone to the whole process group
+                raise UserError(
+                    "a worker process was killed, perhaps for want of memory. What is done is kept: run again, with fewer --workers"
+                ) from error
     if signals.received:
         raise Stopped(f"stopped; {len(journal.entries)} chunks are kept. The same command goes on", signals.received)
     return size / 1e6 / (time.monotonic() - started)
@@ -190,13 +196,12 @@ def _result(future: Future[Entry], chunk: Chunk, executor: ProcessPoolExecutor) 
     error = future.exception()
     if error is None:
         return future.result()
-    executor.shutdown(wait=False, cancel_futures=True)
     if isinstance(error, BrokenProcessPool):
-        reason = "a worker process was killed, perhaps for want of memory. What is done is kept: run again, with fewer --workers"
-    elif isinstance(error, OSError):
-        reason = f"{error.strerror}: {error.filename or chunk.number}. What is done is kept: mend it and run the same command again"
-    else:
-        reason = f"{type(error).__name__}: {error}"
+        raise error
+    executor.shutdown(wait=False, cancel_futures=True)
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        reason = f"{error.strerror}: {error.filename or 'a shard'}. What is done is kept: mend it and run the same command again"
     raise UserError(f"chunk {chunk.number}, which begins at {chunk.source}: {reason}") from error
 
 

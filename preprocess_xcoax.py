@@ -57,7 +57,7 @@ class EncodeDocuments:
                 for writer, texts in zip((train, val), sides, strict=True):
                     writer.append(self._encode([arrange(text.decode(), self.order) for text in texts]), len(texts), sum(map(len, texts)))
             shards: dict[Split, list[Shard]] = {"train": train.finish(), "val": val.finish()}
-        return Entry(shards, +counts, chunk.end)
+        return Entry(shards, dict(+counts), chunk.end)
 
     def _batches(self, chunk: Chunk, counts: Counter[str]) -> Iterator[list[bytes]]:
         batch: list[bytes] = []

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from config import MIN_VOCAB_SIZE
 from errors import BAD_FLAGS, UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -150,44 +153,48 @@ class Tokenizer:
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a byte-pair model of exactly `vocab_size` ids that gives every text back unchanged."""
-    lines = list(_lines(texts))
-    # Rare characters beyond this share of the text become bytes. A small vocabulary has no room for all of them.
-    for coverage in (0.9999, 0.999, 0.99, 0.95, 0.9):
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines),
-                model_writer=model,
-                vocab_size=vocab_size,
-                model_type="bpe",
-                character_coverage=coverage,
-                normalization_rule_name="identity",
-                add_dummy_prefix=False,
-                remove_extra_whitespaces=False,
-                allow_whitespace_only_pieces=True,
-                split_digits=True,
-                byte_fallback=True,
-                control_symbols=list(SPECIAL_TOKENS),
-                pad_id=0,
-                unk_id=1,
-                bos_id=-1,
-                eos_id=-1,
-                max_sentence_length=1 << 30,
-                num_threads=2,  # it is written into the model, so it may not depend on the machine
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            limit = re.search(r"value <= (\d+)", str(error))
-            if limit:
-                raise UserError(
-                    f"--vocab-size {vocab_size}: the sample of text is enough for {limit[1]} at most. Give more text or a smaller number",
-                    BAD_FLAGS,
-                ) from error
-            if "required_chars" in str(error):
-                continue
+    lines = [line for text in texts for line in text.split("\n") if line]  # no piece holds a line break: reversal parts what it joins
+    try:
+        return Tokenizer(_train(lines, vocab_size))
+    except RuntimeError as error:
+        if limit := re.search(r"value <= (\d+)", str(error)):
+            raise UserError(
+                f"--vocab-size {vocab_size}: the sample of text is enough for {limit[1]} at most. Give more text or a smaller number",
+                BAD_FLAGS,
+            ) from error
+        if "required_chars" not in str(error):
             raise
-        return Tokenizer(model.getvalue())
-    raise UserError(f"--vocab-size {vocab_size}: too small for the characters of this text", BAD_FLAGS)
+    # More different characters than ids: half of the room goes to the commonest, the others become bytes.
+    room = (vocab_size - MIN_VOCAB_SIZE) // 2
+    common = {character for character, _ in Counter(itertools.chain.from_iterable(lines)).most_common(max(room, 1))}
+    kept = ["".join(character if character in common else "\n" for character in line) for line in lines]
+    return Tokenizer(_train([part for line in kept for part in line.split("\n") if part], vocab_size))
+
+
+def _train(lines: list[str], vocab_size: int) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=vocab_size,
+        model_type="bpe",
+        character_coverage=0.9999,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        byte_fallback=True,
+        control_symbols=list(SPECIAL_TOKENS),
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        max_sentence_length=1 << 30,
+        num_threads=2,  # it is written into the model, so it may not depend on the machine
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 def prove_encoder(tokenizer: Tokenizer, texts: list[str]) -> tuple[EncoderName, str]:
@@ -201,9 +208,3 @@ def prove_encoder(tokenizer: Tokenizer, texts: list[str]) -> tuple[EncoderName, 
     if np.array_equal(ids, true_ids) and np.array_equal(counts, true_counts):
         return "gigatoken", f"encoding with gigatoken: the ids of SentencePiece on {len(texts):,} documents of this data ({len(ids):,} ids)"
     return "sentencepiece", "encoding with SentencePiece: gigatoken gave other ids on this data"
-
-
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Lines without their ends, so that no piece holds a line break: the reversal takes both its sides apart."""
-    for text in texts:
-        yield from (line for line in text.split("\n") if line)

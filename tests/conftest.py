@@ -1,0 +1,102 @@
+"""A small corpus and what the real stages make of it, once for all tests."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+
+# Where a change is judged, the same examples each time; at a desk, new ones. Never a deadline: machines are shared.
+settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("house")
+WORDS = [
+    "the",
+    "cat",
+    "dog",
+    "sleeps",
+    "runs",
+    "under",
+    "over",
+    "a",
+    "red",
+    "blue",
+    "house",
+    "tree",
+    "in",
+    "of",
+    "and",
+    "small",
+    "old",
+    "7",
+    "42",
+    "é",
+    "日本",
+    "said.",
+    "then,",
+    "(why)",
+    "never\tagain",
+]
+
+
+def make_documents(count: int, seed: int = 0) -> list[str]:
+    """Short texts with several lines, blank lines, indentation and unusual characters."""
+    chooser = random.Random(seed)
+    documents = []
+    for _ in range(count):
+        lines = [" ".join(chooser.choices(WORDS, k=chooser.randint(0, 12))) for _ in range(chooser.randint(1, 6))]
+        documents.append("\n".join(lines) + f" {chooser.randint(0, 10**9)}")
+    return documents
+
+
+def write_jsonl(path: Path, documents: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
+    return path
+
+
+def run_script(*arguments: object, timeout: float = 240, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project as a user does, from any folder."""
+    script, *rest = map(str, arguments)
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *rest], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def fails_with(result: subprocess.CompletedProcess[str], exit_code: int, *parts: str) -> None:
+    """The run ended as it should for something a person can mend: one line that says what, and no traceback."""
+    assert result.returncode == exit_code, result.stderr + result.stdout
+    assert "Traceback" not in result.stderr, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr, result.stderr
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run beside each other and beside other work; threads that wait for each other would crawl."""
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    return make_documents(400)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished data folder, made by the real script. Tests read it and never write into it."""
+    folder = tmp_path_factory.mktemp("data")
+    source = write_jsonl(folder / "documents.jsonl", documents)
+    result = run_script(
+        "preprocess_xcoax.py", "--input", source, "--data-dir", folder / "small", "--vocab-size", 400, "--val-share", 0.1, "--workers", 1
+    )
+    assert result.returncode == 0, result.stderr
+    return folder / "small"

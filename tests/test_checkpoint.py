@@ -1,0 +1,108 @@
+"""Checkpoints: what a wrong file does, and that reading one runs nothing."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint import load_checkpoint, save_checkpoint
+from config import ModelConfig
+from engine import choose, generate
+from errors import UserError
+from model import GPT
+from tokenizer import Tokenizer
+
+SHAPE = ModelConfig(n_layer=1, n_head=2, n_embed=16, block_size=8, vocab_size=400)
+
+
+@pytest.fixture
+def model() -> GPT:
+    torch.manual_seed(0)
+    return GPT(SHAPE).eval()
+
+
+@pytest.fixture
+def saved(model: GPT, dataset_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "best_checkpoint.pt"
+    tokenizer = Tokenizer.load(dataset_folder)
+    save_checkpoint(path, model=model, train_config={"lr": 1.0}, tokenizer=tokenizer, order="backward", step=3, tokens=9, val_loss=2.5)
+    return path
+
+
+def test_what_was_saved_comes_back(saved: Path, model: GPT, dataset_folder: Path) -> None:
+    checkpoint = load_checkpoint(saved)
+    assert (checkpoint.step, checkpoint.tokens, checkpoint.val_loss, checkpoint.order) == (3, 9, 2.5, "backward")
+    assert checkpoint.model_config == SHAPE
+    assert checkpoint.tokenizer.sha256 == Tokenizer.load(dataset_folder).sha256
+    ids = torch.arange(8)[None]
+    assert torch.equal(checkpoint.make_model(torch.device("cpu")).eval()(ids), model(ids))
+
+
+def test_a_missing_checkpoint_gives_the_command() -> None:
+    with pytest.raises(UserError, match=r"no checkpoint at out/xcoax/best_checkpoint.pt. Run: python train_xcoax.py$"):
+        load_checkpoint(Path("out/xcoax/best_checkpoint.pt"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_that_breaks_off_is_refused(saved: Path, share: float) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match="damaged; nothing in it was run"):
+        load_checkpoint(saved)
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "best_checkpoint.pt"
+    if zipped:
+        torch.save({"format": 1, "model": Bomb(trace)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"format": 1, "model": Bomb(trace)}))
+    with pytest.raises(UserError, match="no checkpoint of this project"):
+        load_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"model": {}}, path)
+    with pytest.raises(UserError, match="checkpoint format None"):
+        load_checkpoint(path)
+    path.write_text("just text")
+    with pytest.raises(UserError, match="no checkpoint of this project"):
+        load_checkpoint(path)
+
+
+def test_generation_stops_where_it_should(model: GPT) -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert len(list(generate(model, [5, 6], 100, frozenset(), generator))) == SHAPE.block_size - 2
+    assert len(list(generate(model, [5, 6], 3, frozenset(), generator))) == 3
+    greedy = list(generate(model, [5, 6], 4, frozenset(), generator, temperature=0))
+    assert list(generate(model, [5, 6], 4, frozenset(greedy[1:2]), generator, temperature=0)) == greedy[: greedy.index(greedy[1])]
+
+
+def test_greedy_ids_are_the_likeliest_of_each_step(model: GPT) -> None:
+    ids = [5, 6]
+    for id in generate(model, [5, 6], 4, frozenset(), torch.Generator(), temperature=0):
+        assert id == int(model(torch.tensor([ids]))[0, -1].argmax())
+        ids.append(id)
+
+
+def test_a_seed_repeats_and_another_does_not() -> None:
+    logits = torch.zeros(50)
+    draws = [[choose(logits, 1.0, 0, generator) for _ in range(20)] for generator in (torch.Generator().manual_seed(s) for s in (1, 1, 2))]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert {choose(torch.arange(50.0), 5.0, 3, generator) for _ in range(200)} == {47, 48, 49}
