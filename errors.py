@@ -63,7 +63,7 @@ def run(main: Callable[[], None]) -> None:
         if error.errno not in DISK_ERRORS:
             raise
         print(
-            f"{Path(sys.argv[0]).name}: {error.strerror}: {error.filename or 'a file being written'}. Mend it and run again",
+            f"{Path(sys.argv[0]).name}: {error.strerror}: {error.filename or 'a file'}. Mend it and run again",
             file=sys.stderr,
         )
         sys.exit(1)

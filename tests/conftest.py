@@ -15,33 +15,7 @@ ROOT = Path(__file__).parent.parent
 # Where a change is judged, the same examples each time; at a desk, new ones. Never a deadline: machines are shared.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "sleeps",
-    "runs",
-    "under",
-    "over",
-    "a",
-    "red",
-    "blue",
-    "house",
-    "tree",
-    "in",
-    "of",
-    "and",
-    "small",
-    "old",
-    "7",
-    "42",
-    "é",
-    "日本",
-    "said.",
-    "then,",
-    "(why)",
-    "never\tagain",
-]
+WORDS = """the cat dog sleeps runs under over a red blue house tree in of and small old 7 42 é 日本 said. then, (why) never	again"""
 
 
 def make_documents(count: int, seed: int = 0) -> list[str]:
@@ -49,7 +23,7 @@ def make_documents(count: int, seed: int = 0) -> list[str]:
     chooser = random.Random(seed)
     documents = []
     for _ in range(count):
-        lines = [" ".join(chooser.choices(WORDS, k=chooser.randint(0, 12))) for _ in range(chooser.randint(1, 6))]
+        lines = [" ".join(chooser.choices(WORDS.split(" "), k=chooser.randint(0, 12))) for _ in range(chooser.randint(1, 6))]
         documents.append("\n".join(lines) + f" {chooser.randint(0, 10**9)}")
     return documents
 

@@ -81,15 +81,8 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_dirt_is_skipped_and_counted(tmp_path: Path) -> None:
     good = make_documents(50)
-    rows = [
-        *({"text": text} for text in good),
-        {"text": ""},
-        {"text": " \n\t"},
-        {"text": None},
-        {"text": 7},
-        {"other": "x"},
-        {"text": "\ud800"},
-    ]
+    dirt = [{"text": ""}, {"text": " \n\t"}, {"text": None}, {"text": 7}, {"other": "x"}, {"text": "\ud800"}]
+    rows = [*({"text": text} for text in good), *dirt]
     source = tmp_path / "dirt.jsonl"
     source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows) + b'{"text": "\xff\xfe"}\n')
     folder = tmp_path / "data"

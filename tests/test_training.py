@@ -48,6 +48,12 @@ def train(folder: Path, out: Path, *flags: object) -> subprocess.CompletedProces
     return run_script("train_xcoax.py", "--data-dir", folder, "--out-dir", out, *TINY, *flags)
 
 
+def whole_command(folder: Path, out: Path) -> list[str]:
+    """The command of the run that the others are compared with."""
+    flags = ["--data-dir", folder, "--out-dir", out, *TINY, "--max-steps", 40, "--eval-every", 8, "--dropout", 0.1, "--optimizer", "muon"]
+    return [sys.executable, str(ROOT / "train_xcoax.py"), *map(str, flags)]
+
+
 def weights(out: Path, name: str = "last_checkpoint.pt") -> dict[str, torch.Tensor]:
     return load_checkpoint(out / name).weights
 
@@ -64,7 +70,7 @@ def assert_same_bits(ours: Path, theirs: Path) -> None:
 def whole(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 steps that nothing disturbed."""
     out = tmp_path_factory.mktemp("out") / "whole"
-    result = train(dataset_folder, out, "--max-steps", 40, "--eval-every", 8, "--dropout", 0.1, "--optimizer", "muon")
+    result = subprocess.run(whole_command(dataset_folder, out), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return out
 
@@ -97,22 +103,7 @@ def test_the_checkpoint_alone_gives_the_same_loss(whole: Path) -> None:
 def test_killed_and_resumed_is_the_same_to_the_last_bit(dataset_folder: Path, whole: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle, the same command again: weights, best checkpoint and metrics end like the undisturbed run's."""
     out = tmp_path / "out"
-    flags = [
-        "--data-dir",
-        dataset_folder,
-        "--out-dir",
-        out,
-        *TINY,
-        "--max-steps",
-        40,
-        "--eval-every",
-        8,
-        "--dropout",
-        0.1,
-        "--optimizer",
-        "muon",
-    ]
-    command = [sys.executable, str(ROOT / "train_xcoax.py"), *map(str, flags)]
+    command = whole_command(dataset_folder, out)
     for step in (9, 19):  # each a few steps after a checkpoint, whose work is lost
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -136,22 +127,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     dataset_folder: Path, whole: Path, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
     out = tmp_path / "out"
-    flags = [
-        "--data-dir",
-        dataset_folder,
-        "--out-dir",
-        out,
-        *TINY,
-        "--max-steps",
-        40,
-        "--eval-every",
-        8,
-        "--dropout",
-        0.1,
-        "--optimizer",
-        "muon",
-    ]
-    command = [sys.executable, str(ROOT / "train_xcoax.py"), *map(str, flags)]
+    command = whole_command(dataset_folder, out)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
