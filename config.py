@@ -157,7 +157,7 @@ class TrainConfig:
 PREPROCESS_PRESETS = {
     "xcoax": PreprocessConfig(),
     "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
-    "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=512, val_share=0.05),
+    "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
 }
 
 TRAIN_PRESETS = {

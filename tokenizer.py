@@ -90,6 +90,11 @@ class Tokenizer:
         """UTF-8 bytes of text that each id stands for: what turns a loss per token into bits per byte."""
         return np.array([self._bytes_of(id) for id in range(self.vocab_size)], dtype=np.int64)
 
+    @cached_property
+    def begins_word(self) -> NDArray[np.bool_]:
+        """Which ids may stand after a whole word: a space, a line break, or the end of the text, and what begins with one."""
+        return np.array([self.decode([id])[:1] in (" ", "\n") or id == self.end_of_text for id in range(self.vocab_size)])
+
     def _bytes_of(self, id: int) -> int:
         if self._processor.is_byte(id):
             return 1

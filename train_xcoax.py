@@ -16,12 +16,12 @@ import torch
 from checkpoint import BEST, LAST
 from config import TRAIN_PRESETS, TrainConfig, describe, read_flags, save_config
 from device import cannot_compile, choose_device, choose_dtype, device_name
-from engine import generate
+from engine import write
 from errors import UserError, run
 from metrics import PICTURE, draw_loss
 from model import GPT
 from shards import Rows, Windows, open_dataset
-from text import Order, arrange
+from text import Order
 from tokenizer import Tokenizer
 from training import Task, Trainer, last_checkpoint, require_room
 
@@ -38,20 +38,12 @@ def pretraining(config: TrainConfig, order: Order, tokenizer: Tokenizer, train: 
         return (val.read(val_windows[start : start + batch_size]) for start in range(0, len(val_windows), batch_size))
 
     def sample(model: GPT, step: int) -> str:
-        return write_sample(model, tokenizer, order, config, step)
+        if not config.sample_tokens:
+            return ""
+        generator = torch.Generator().manual_seed(config.seed + step)
+        return write(model, tokenizer, order, config.sample_prompt, config.sample_tokens, generator, temperature=0.8)
 
     return Task(tokenizer, order, draw, validation, sample)
-
-
-def write_sample(model: GPT, tokenizer: Tokenizer, order: Order, config: TrainConfig, step: int) -> str:
-    """The prompt and what the model makes of it, as a person reads it."""
-    if not config.sample_tokens:
-        return ""
-    prompt = [tokenizer.end_of_text, *tokenizer.encode(arrange(config.sample_prompt, order))]
-    generator = torch.Generator().manual_seed(config.seed + step)
-    model.eval()
-    ids = list(generate(model, prompt, config.sample_tokens, frozenset([tokenizer.end_of_text]), generator, temperature=0.8))
-    return arrange(tokenizer.decode(prompt + ids), order)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ import torch
 
 from checkpoint import load_checkpoint, save_checkpoint
 from config import ModelConfig
-from engine import choose, generate
 from errors import UserError
 from model import GPT
 from tokenizer import Tokenizer
@@ -80,29 +79,3 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.write_text("just text")
     with pytest.raises(UserError, match="no checkpoint of this project"):
         load_checkpoint(path)
-
-
-def test_generation_stops_where_it_should(model: GPT) -> None:
-    generator = torch.Generator().manual_seed(0)
-    assert len(list(generate(model, [5, 6], 100, frozenset(), generator))) == SHAPE.block_size - 2
-    assert len(list(generate(model, [5, 6], 3, frozenset(), generator))) == 3
-    greedy = list(generate(model, [5, 6], 4, frozenset(), generator, temperature=0))
-    assert list(generate(model, [5, 6], 4, frozenset(greedy[1:2]), generator, temperature=0)) == greedy[: greedy.index(greedy[1])]
-
-
-def test_greedy_ids_are_the_likeliest_of_each_step(model: GPT) -> None:
-    ids = [5, 6]
-    for id in generate(model, [5, 6], 4, frozenset(), torch.Generator(), temperature=0):
-        assert id == int(model(torch.tensor([ids]))[0, -1].argmax())
-        ids.append(id)
-
-
-def test_a_seed_repeats_and_another_does_not() -> None:
-    logits = torch.zeros(50)
-    draws = [[choose(logits, 1.0, 0, generator) for _ in range(20)] for generator in (torch.Generator().manual_seed(s) for s in (1, 1, 2))]
-    assert draws[0] == draws[1] != draws[2]
-
-
-def test_top_k_keeps_the_likeliest() -> None:
-    generator = torch.Generator().manual_seed(0)
-    assert {choose(torch.arange(50.0), 5.0, 3, generator) for _ in range(200)} == {47, 48, 49}

@@ -116,3 +116,12 @@ def test_without_gigatoken_one_line_says_so(tokenizer: Tokenizer, monkeypatch: p
     name, notice = prove_encoder(tokenizer, TEXTS)
     assert name == "sentencepiece"
     assert "pip install gigatoken" in notice
+
+
+def test_ids_that_begin_a_word(tokenizer: Tokenizer) -> None:
+    begins = tokenizer.begins_word
+    assert begins[tokenizer.end_of_text]
+    assert begins[tokenizer.encode(" cat")[0]]
+    assert begins[tokenizer.encode("\n")[0]]
+    assert not begins[tokenizer.encode("cat")[0]]
+    assert not begins[tokenizer.special_id("<|im_end|>")]

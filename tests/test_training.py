@@ -81,7 +81,7 @@ def test_a_run_learns_and_leaves_what_it_promised(whole: Path) -> None:
     assert len(validation) == 6  # before the first step, then every eighth
     assert validation[-1] < validation[0] - 0.3
     assert {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "tflops"} <= rows[1].keys()
-    assert all(row["sample"].endswith(" end.") for row in rows if "sample" in row)  # the prompt is what a person reads last
+    assert all(row["sample"].endswith("The end.") for row in rows if "sample" in row)  # the prompt is what a person reads last
     best, last = load_checkpoint(whole / "best_checkpoint.pt"), load_checkpoint(whole / "last_checkpoint.pt")
     assert best.val_loss == min(validation[1:])
     assert (last.step, last.tokens, last.order, last.val_loss) == (40, rows[-1]["tokens"], "backward", validation[-1])
