@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,17 @@ from shards import Dataset, Shard, ShardWriter, Split
 from text import Order, arrange
 from tokenizer import Encoder, EncoderName, Tokenizer, prove_encoder, train_tokenizer
 
-BATCH_BYTES = 4 << 20  # text that a worker encodes at a time
+BATCH_BYTES = 16 << 20  # text that a worker encodes at a time
 PROOF_BYTES = 2 << 20  # text on which the fast encoder is compared with SentencePiece
 HASH_RANGE = 1 << 64
+
+
+class Usable(NamedTuple):
+    """A document that can be encoded."""
+
+    text: str
+    size: int  # in bytes of UTF-8
+    held_out: bool
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,15 @@ class EncodeDocuments:
             ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
         ):
             for batch in self._batches(chunk, counts):
-                sides: tuple[list[bytes], list[bytes]] = ([], [])
-                for text in batch:
-                    sides[text_hash(text) < self.held_out_below].append(text)
-                for writer, texts in zip((train, val), sides, strict=True):
-                    writer.append(self._encode([arrange(text.decode(), self.order) for text in texts]), len(texts), sum(map(len, texts)))
+                for writer, held_out in ((train, False), (val, True)):
+                    documents = [document for document in batch if document.held_out == held_out]
+                    ids = self._encode([arrange(document.text, self.order) for document in documents])
+                    writer.append(ids, len(documents), sum(document.size for document in documents))
             shards: dict[Split, list[Shard]] = {"train": train.finish(), "val": val.finish()}
         return Entry(shards, dict(+counts), chunk.end)
 
-    def _batches(self, chunk: Chunk, counts: Counter[str]) -> Iterator[list[bytes]]:
-        batch: list[bytes] = []
+    def _batches(self, chunk: Chunk, counts: Counter[str]) -> Iterator[list[Usable]]:
+        batch: list[Usable] = []
         size = 0
         for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.documents)):
             document = chunk.documents[index]
@@ -69,10 +76,10 @@ class EncodeDocuments:
                 counts["skipped: not text"] += 1
             elif text is None:
                 counts["skipped: invalid UTF-8"] += 1
-            elif not text.strip():
+            elif not text or text.isspace():
                 counts["skipped: empty"] += 1
             else:
-                batch.append(document)
+                batch.append(Usable(text, len(document), text_hash(document) < self.held_out_below))
                 size += len(document)
                 if size >= BATCH_BYTES:
                     yield batch

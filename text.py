@@ -23,4 +23,4 @@ def arrange(text: str, order: Order) -> str:
 
 def normalise_line_ends(text: bytes) -> bytes:
     """CRLF becomes LF. A document is read through this before anything else looks at it."""
-    return text.replace(b"\r\n", b"\n")
+    return text.replace(b"\r\n", b"\n") if b"\r" in text else text  # most have none, and that is quick to see
