@@ -30,7 +30,7 @@ NOTICE = "This is a toy world: stories from templates, so that a tiny model lear
 def main() -> None:
     started = time.monotonic()
     world = Path(PREPROCESS_PRESETS["demo"].input[0]).parent
-    print(f"{NOTICE}\n\n[1/4] making {STORY_COUNT:,} stories in {world}", flush=True)
+    print(f"{NOTICE}\n\n[1/4] making {STORY_COUNT:,} stories in {world}")
     if not (world / "pairs_held_out.jsonl").is_file():  # written last
         write_world(world, STORY_COUNT)
     run_stage("[2/4] words turned round, text turned into tokens", "preprocess_xcoax.py", "demo")
@@ -42,7 +42,7 @@ def main() -> None:
 
 def run_stage(title: str, *command: str) -> None:
     """Run one of the real scripts and show what it prints."""
-    print(f"\n{title}\n$ python {' '.join(command)}", flush=True)
+    print(f"\n{title}\n$ python {' '.join(command)}")
     script = Path(__file__).with_name(command[0])
     exit_code = subprocess.run([sys.executable, str(script), *command[1:]], check=False).returncode
     if exit_code:
@@ -56,7 +56,7 @@ def write_towards(path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     for ending in ENDINGS:
         text = write(model, checkpoint.tokenizer, checkpoint.order, ending, model.config.block_size, generator, temperature=0.7)
-        print("\n  ending: " + ending.replace("\n", " / ") + "\n" + "\n".join(f"    | {line}" for line in text.splitlines()), flush=True)
+        print("\n  ending: " + ending.replace("\n", " / ") + "\n" + "\n".join(f"    | {line}" for line in text.splitlines()))
 
 
 if __name__ == "__main__":

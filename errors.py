@@ -1,6 +1,7 @@
 """What a person can cause: one line on stderr and an exit code, never a traceback."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -50,9 +51,10 @@ class StopSignals:
 
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function and leave with the exit code that a shell expects."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
     try:
         main()
-        sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

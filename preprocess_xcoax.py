@@ -153,7 +153,7 @@ def main() -> None:
     if first is not None:
         texts = itertools.islice((text for text in map(decode, first.documents) if text), 1000)
         encoder_name, notice = prove_encoder(tokenizer, [arrange(text, config.order) for text in take(texts, PROOF_BYTES)])
-        print(notice, flush=True)
+        print(notice)
         work = EncodeDocuments(tokenizer.model, encoder_name, config.order, plan["held_out_below"], config.seed)
         rate = encode_chunks(journal, itertools.chain([first], chunks), work, config.workers)
         print(f"reversed, encoded and wrote {rate:.1f} MB of text a second with {config.workers} workers")
@@ -173,7 +173,7 @@ def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]
     else:
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)
-        print(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s", flush=True)
+        print(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s")
     temporary = folder / "unfinished" / "tokenizer.model"
     temporary.write_bytes(tokenizer.model)
     temporary.replace(folder / "tokenizer.model")

@@ -83,8 +83,7 @@ def main() -> None:
             f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}",
             f"{available:,} training tokens in {config.data_dir}, {order}; {tokens_per_step:,} in a step, {tokens:,} in all, "
             f"{tokens / available:.2f} epochs",
-        ),
-        flush=True,
+        )
     )
     save_config(folder / "config.json", config)
     if config.compile:

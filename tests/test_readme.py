@@ -11,7 +11,8 @@ import pytest
 
 from config import PREPROCESS_PRESETS, TRAIN_PRESETS, read_flags
 from model import GPT
-from tests.conftest import ROOT, make_documents
+from tests.conftest import ROOT
+from world import stories
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh( offline)?\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
@@ -39,7 +40,7 @@ def test_the_offline_blocks_run_one_after_the_other(tmp_path: Path) -> None:
     for file in ROOT.glob("*.py"):
         shutil.copy(file, tmp_path)
     (tmp_path / "my_texts").mkdir()
-    for index, text in enumerate(make_documents(300)):
+    for index, text in enumerate(stories(600)):
         (tmp_path / "my_texts" / f"{index}.txt").write_text(text + " and that was all.\n", encoding="utf-8")
     script = "\n".join(block for offline, block in BLOCKS if offline)
     script = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\nset -e\n{script}"
