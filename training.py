@@ -104,8 +104,8 @@ class Trainer:
                 f"step {self.step + 1}: the loss is {loss}, the gradient's norm {norm}. The last good checkpoint stays in {self.folder}. "
                 "Try a lower --lr, a longer --warmup-steps, or --dtype float32"
             )
-        for optimizer in self.optimizer.optimizers:
-            self.scaler.step(optimizer)
+        if math.isfinite(norm):
+            self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad()
         self.step += 1
