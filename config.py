@@ -184,7 +184,7 @@ TRAIN_PRESETS = {
         schedule="wsd",
         eval_every=200,
         eval_tokens=1 << 15,
-        log_every=50,
+        log_every=20,
         sample_tokens=48,
         compile=False,
     ),
@@ -209,9 +209,10 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
     return config
 
 
-def describe(config: object, *facts: str) -> str:
+def describe(config: object, *facts: str, unused: tuple[str, ...] = ()) -> str:
     """The resolved configuration for a person to read before an hour is spent on it."""
-    pairs = [f"{key}={value}" for key, value in _flatten(dataclasses.asdict(config)).items()]  # type: ignore[call-overload]
+    values = _flatten(dataclasses.asdict(config))  # type: ignore[call-overload]
+    pairs = [f"{key}={value}" for key, value in values.items() if key not in unused]
     lines: list[str] = []
     line = " "
     for pair in pairs:

@@ -106,14 +106,19 @@ def text_hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
+def unused_flags(config: PreprocessConfig) -> tuple[str, ...]:
+    """The flags of the other kind of source."""
+    return ("dataset", "subset", "split") if config.input else ("input",)
+
+
 def settings_of(config: PreprocessConfig) -> dict[str, Any]:
     """What the output depends on. Files count by name and size, wherever they lie."""
     settings = asdict(config)
     for name in ("data_dir", "workers", "retries"):
         del settings[name]
+    for name in unused_flags(config):
+        del settings[name]
     if config.input:
-        for name in ("dataset", "subset", "split"):
-            del settings[name]
         settings["input"] = [f"{file.name} ({file.stat().st_size:,} bytes)" for file in find_files(config.input)]
     if config.tokenizer:
         settings["tokenizer"] = Tokenizer.load(Path(config.tokenizer)).sha256
@@ -134,7 +139,7 @@ def main() -> None:
     if dataset := finished(folder, settings):
         print(f"{folder} is finished already: {summary(dataset)}")
         return
-    print(describe(config))
+    print(describe(config, unused=unused_flags(config)))
     journal = Journal(folder)
     plan = journal.plan()
     if plan:
