@@ -112,11 +112,9 @@ class Optimizers:
         if state.keys() != self.named.keys():
             theirs, ours = " and ".join(state), " and ".join(self.named)
             raise UserError(f"the checkpoint holds the state of {theirs}, this run uses {ours}. Go on with the other --optimizer")
-        settings = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         for name, optimizer in self.named.items():
-            optimizer.load_state_dict(state[name])
-        for group, setting in zip(self.param_groups, settings, strict=True):
-            group.update(setting)
+            # Our own settings go in with the state, because PyTorch lays the state out for them: another device has other ones.
+            optimizer.load_state_dict({"state": state[name]["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def make_optimizer(model: GPT, config: TrainConfig, device_type: str) -> Optimizers:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from config import IGNORE, ModelConfig
-from model import GPT, NORM_EPSILON
+from model import GPT, NORM_EPSILON, Block
 
 TINY = ModelConfig(n_layer=2, n_head=4, n_embed=32, block_size=16, vocab_size=50)  # 64 embedding rows, 14 of them padding
 
@@ -116,8 +116,17 @@ def test_checkpointed_activations_change_nothing(dropout: float) -> None:
     torch.testing.assert_close(gradients_again, gradients, atol=0, rtol=0)
 
 
-def test_dropout_only_in_training() -> None:
-    model, ids = lively(dataclasses.replace(TINY, dropout=0.5)), some_ids()
+@pytest.mark.parametrize("place", ["attention weights", "attention branch", "mlp branch"])
+def test_dropout_in_each_place_and_only_in_training(place: str) -> None:
+    model, ids = lively(dataclasses.replace(TINY, n_layer=1, dropout=0.5)), some_ids()
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    with torch.no_grad():  # silence the other branch, and what else drops in this one
+        (block.attention.output if place == "mlp branch" else block.mlp.down).weight.zero_()
+    if place == "attention weights":
+        block.dropout.p = 0.0
+    elif place == "attention branch":
+        block.attention.dropout = 0.0
     torch.testing.assert_close(model(ids), model(ids), atol=0, rtol=0)
     model.train()
     assert (model(ids) - model(ids)).abs().max() > 0.1

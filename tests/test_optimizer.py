@@ -146,6 +146,16 @@ def test_restored_in_the_middle_it_ends_with_the_same_bits(optimizer: Name) -> N
     torch.testing.assert_close(again.state_dict(), gpt.state_dict(), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_a_restored_run_keeps_its_own_settings(optimizer: Name) -> None:
+    state = tiny_run(optimizer)[1].state_dict()
+    optimizers = make_optimizer(GPT(TINY), TrainConfig(model=TINY, optimizer=optimizer, lr=0.5, weight_decay=0.3, beta2=0.9), "cpu")
+    optimizers.load_state_dict(state)
+    assert {group["lr"] for group in optimizers.param_groups} == {0.5}
+    assert {group["weight_decay"] for group in optimizers.param_groups} == {0.3, 0.0}
+    assert optimizers.param_groups[0]["betas"] == (0.9, 0.9)
+
+
 def test_state_of_the_other_optimizer_is_refused() -> None:
     with pytest.raises(UserError, match="--optimizer"):
         tiny_run("adamw")[1].load_state_dict(tiny_run("muon")[1].state_dict())
