@@ -1,9 +1,11 @@
 """Documents out of hub data sets and local files, as one stream that can be entered anywhere.
 
-Both kinds of source become a streaming data set of the `datasets` library whose shards are files. A position in it is
-(file, row), so a run that was killed opens the file it stopped in and not the ones before.
+Both kinds of source are files of rows: of the hub, the shards of a streaming data set. A position is (file, row), so a run
+that was killed opens the file it stopped in and not the ones before.
 """
 
+import itertools
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ class Patience:
                 "Run the same command again to go on, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))
-        print(f"{trouble}: {first_line(error)}. Trying again in {pause} s", flush=True)
+        print(f"{trouble}: {first_line(error)}. Trying again in {pause} s")
         time.sleep(pause)
         self._used += 1
 
@@ -102,19 +104,19 @@ class Corpus:
                     row += 1
                     patience.restore()
                 return
-            except _passing_errors() as error:
+            except HubTrouble as error:
                 patience.wait(f"lost the connection while reading {self.names[file]}", error)
 
     def _cut(self, document: Document) -> list[Document]:
         if document.text is None:
             return [document]
-        text, continues = normalise_line_ends(document.text), document.continues
+        text, continues, start = normalise_line_ends(document.text), document.continues, 0
         parts = []
-        while len(text) > self.max_document_bytes:
-            end = cutting_place(text, self.max_document_bytes)
-            parts.append(Document(text[:end], continues))
-            text, continues = text[end:], True
-        return [*parts, Document(text, continues)]
+        while len(text) - start > self.max_document_bytes:
+            end = cutting_place(text, self.max_document_bytes, start)
+            parts.append(Document(text[start:end], continues))
+            start, continues = end, True
+        return [*parts, Document(text[start:], continues)]
 
 
 def decode(text: bytes | None) -> str | None:
@@ -132,40 +134,35 @@ def open_corpus(config: PreprocessConfig) -> Corpus:
 
 
 def _open_local(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
-    import datasets  # takes a second: only where data is read, and not in the worker processes
-
-    names = [str(file) for file in find_files(config.input)]
-    features = datasets.Features({"text": datasets.Value("large_binary"), "continues": datasets.Value("bool")})
-    arguments = {"files": names, "field": config.field, "limit": config.max_document_bytes}
-    dataset = datasets.IterableDataset.from_generator(_read_files, gen_kwargs=arguments, features=features)
+    names = tuple(str(file) for file in find_files(config.input))
 
     def open_file(file: int, row: int) -> Iterator[Document]:
-        for entry in dataset.shard(len(names), file).skip(row):
-            yield Document(entry["text"], entry["continues"])
+        return itertools.islice(_read_file(names[file], config.field, config.max_document_bytes), row, None)
 
-    return tuple(names), open_file
+    return names, open_file
 
 
-def _read_files(files: list[str], field: str, limit: int) -> Iterator[dict[str, Any]]:
-    for path in files:
-        kind = path.lower()
-        if kind.endswith(".parquet"):
-            yield from ({"text": row[field], "continues": False} for row in read_parquet(path, [field]))
-        elif kind.endswith(".txt"):
-            yield from ({"text": text, "continues": continues} for text, continues in read_text(path, limit))
-        else:
-            for number, row in enumerate(read_json(path)):
-                if number == 0:
-                    require_fields([field], list(row), path)
-                text = row.get(field)
-                yield {"text": text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, "continues": False}
+def _read_file(path: str, field: str, limit: int) -> Iterator[Document]:
+    kind = path.lower()
+    if kind.endswith(".parquet"):
+        yield from (Document(row[field], False) for row in read_parquet(path, [field]))
+    elif kind.endswith(".txt"):
+        yield from (Document(text, continues) for text, continues in read_text(path, limit))
+    else:
+        for number, row in enumerate(read_json(path)):
+            if number == 0:
+                require_fields([field], list(row), path)
+            text = row.get(field)
+            yield Document(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, False)
 
 
 def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
-    import datasets
+    import datasets  # takes a second: only where it is used
     import pyarrow
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     _let_troubles_through()
+    passing_errors = (ConnectionError, TimeoutError, httpx.RequestError)
     lasting_errors = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
     name = config.dataset + (f" ({config.subset})" if config.subset else "")
     patience = Patience(config.retries)
@@ -173,14 +170,14 @@ def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int,
         try:
             dataset = datasets.load_dataset(config.dataset, config.subset or None, split=config.split, streaming=True)
             break
-        except _passing_errors() as error:
+        except passing_errors as error:
             if datasets.config.HF_HUB_OFFLINE:
                 raise UserError(f"cannot reach {name}: HF_HUB_OFFLINE is set. Unset it, or read local files with --input") from error
             patience.wait(f"cannot reach {name} on the hub", error)
         except datasets.exceptions.DatasetNotFoundError as error:
             raise UserError(f"{first_line(error)} Check --dataset, or read local files with --input") from error
         except lasting_errors as error:  # an unknown configuration or split, for one; the message lists the ones there are
-            raise UserError(f"{name}, split {config.split!r}: {first_line(error)}") from error
+            raise UserError(f"{name}, split {config.split!r}: {textwrap.shorten(str(error), 1000)}") from error
     if dataset.features is not None:
         require_fields([config.field], list(dataset.features), name)
         dataset = dataset.select_columns([config.field])
@@ -192,8 +189,10 @@ def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int,
             for table in dataset.shard(len(names), file).skip(row).with_format("arrow").iter(BATCH_ROWS):
                 require_fields([config.field], table.column_names, names[file])
                 yield from (Document(entry[config.field], False) for entry in batch_rows(table, [config.field], names[file]))
-        except _passing_errors():
+        except HubTrouble:
             raise
+        except passing_errors as error:
+            raise HubTrouble(first_line(error)) from error
         except lasting_errors as error:
             raise UserError(f"{names[file]} cannot be read: {first_line(error)}") from error
 
@@ -217,7 +216,7 @@ def _let_troubles_through() -> None:
             if response.status_code in (408, 429) or response.status_code >= 500:
                 response.close()
                 quota, wish = parse_ratelimit_headers(response.headers), response.headers.get("retry-after", "")
-                pause = quota.reset_in_seconds if quota else int(wish) if wish.isdecimal() else 0
+                pause = quota.reset_in_seconds + 1 if quota and not quota.remaining else int(wish) if wish.isdecimal() else 0
                 raise HubTrouble(f"{request.url.host} answers {response.status_code} {response.reason_phrase}", pause)
             return response
 
@@ -225,10 +224,3 @@ def _let_troubles_through() -> None:
     huggingface_hub.set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True))
     # Of files that lie elsewhere than on the hub:
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
-
-
-def _passing_errors() -> tuple[type[Exception], ...]:
-    """What may be gone at the next attempt."""
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    return (ConnectionError, TimeoutError, httpx.RequestError)

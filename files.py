@@ -12,6 +12,7 @@ from errors import BAD_FLAGS, UserError
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file: the next document begins
+JSON_FORMS = "Expected is an object on each line or, in a .json file, one list of objects"
 BATCH_ROWS = 100  # rows read at a time: few, because each may be long
 
 
@@ -75,7 +76,7 @@ def read_json(path: str) -> Iterator[dict[str, Any]]:
                 yield _require_object(row, f"{path}, entry {number}")
         else:
             for number, line in enumerate(_reads(path, file.readline), start=1):
-                if line.strip():
+                if line := line.rstrip():
                     yield _require_object(_parse(line, path, number), f"{path}, line {number}")
 
 
@@ -100,17 +101,17 @@ def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
         yield from _whole(document, continues)
 
 
-def cutting_place(text: bytes | bytearray, limit: int) -> int:
+def cutting_place(text: bytes | bytearray, limit: int, start: int = 0) -> int:
     """The end of the longest part of at most `limit` bytes that ends after a line break, else after a space, else after a character.
 
-    The text is longer than the limit.
+    The part begins at `start`, and the text goes on behind it.
     """
+    end = start + limit
     for separator in (b"\n", b" "):
-        end = text.rfind(separator, 0, limit) + 1
-        if end:
-            return end
-    end = limit - (text[limit - 1 : limit + 1] == b"\r\n")  # a line break stays whole
-    while end > limit - 4 and text[end] & 0b1100_0000 == 0b1000_0000:  # inside a character of UTF-8
+        if (place := text.rfind(separator, start, end)) >= 0:
+            return place + 1
+    end -= text[end - 1 : end + 1] == b"\r\n"  # a line break stays whole
+    while end > start + limit - 4 and text[end] & 0b1100_0000 == 0b1000_0000:  # inside a character of UTF-8
         end -= 1
     return end
 
@@ -132,7 +133,7 @@ def open_bytes(path: str) -> io.BufferedReader:
         if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
     except OSError as error:
-        raise UserError(f"{path} cannot be opened: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     return file
 
 
@@ -150,7 +151,7 @@ def _reads(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     try:
         yield from iter(read, b"")
     except OSError as error:
-        raise UserError(f"{path} cannot be read to its end: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _parse(data: bytes, path: str, line: int) -> Any:
@@ -159,7 +160,7 @@ def _parse(data: bytes, path: str, line: int) -> Any:
         # A byte that is no UTF-8 stays in its string: the reader of the row finds that it is no valid text, and counts it.
         return json.loads(data.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {line + error.lineno - 1}, column {error.colno} is not JSON: {error.msg}") from error
+        raise UserError(f"{path}, line {line + error.lineno - 1}, column {error.colno} is not JSON: {error.msg}. {JSON_FORMS}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise UserError(f"{path}, line {line}: {first_line(error)}") from error
 
