@@ -3,7 +3,6 @@
 A checkpoint is plain tensors, numbers, strings, bytes, lists and dicts, so that reading one can never run code.
 """
 
-import os
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from config import TRAIN_PRESETS, ModelConfig, model_config_from
+from config import ModelConfig, command_for
+from disk import replacing
 from errors import UserError
 from model import GPT
 from text import Order
@@ -20,6 +20,7 @@ from tokenizer import Tokenizer
 FORMAT = 1
 BEST = "best_checkpoint.pt"
 LAST = "last_checkpoint.pt"
+RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # what only the last checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Checkpoint:
     step: int
     tokens: int  # seen in training
     val_loss: float  # nats per token
-    optimizer: dict[str, Any] | None  # in the last checkpoint: what resuming needs
-    random: dict[str, Any] | None
+    resuming: dict[str, Any] | None  # in the last checkpoint: what resuming needs beside the weights
 
     def make_model(self, device: torch.device) -> GPT:
         """The model with its weights, on the device."""
@@ -56,11 +56,10 @@ def save_checkpoint(
     step: int,
     tokens: int,
     val_loss: float,
-    optimizer: dict[str, Any] | None = None,
-    random: dict[str, Any] | None = None,
+    resuming: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint; the one before stays whole until the new one is."""
-    content: dict[str, Any] = {
+    content = {
         "format": FORMAT,
         "model": model.state_dict(),
         "model_config": asdict(model.config),
@@ -70,53 +69,42 @@ def save_checkpoint(
         "step": step,
         "tokens": tokens,
         "val_loss": val_loss,
+        **(resuming or {}),
     }
-    if optimizer is not None:
-        content |= {"optimizer": optimizer, "random": random}
-    temporary = path.with_name(f"{path.name}.part")
     try:
-        torch.save(content, temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError, without the reason
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch wraps what went wrong while writing
+        if not isinstance(cause, OSError):
+            raise
         kept = f"; the one of before is whole: {path}" if path.is_file() else ""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk is full or cannot be written"
-        raise UserError(f"cannot save the checkpoint of step {step}: {reason}{kept}. Make room and run the same command again") from error
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without running anything that is in it."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}. Run: {_make(path)}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(
-            f"{path} is no checkpoint of this project, or is damaged; nothing in it was run. Make it again: {_make(path)}"
+            f"cannot save the checkpoint of step {step}: {cause.strerror}{kept}. Make room and run the same command again"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}. Make it again: {_make(path)}")
-    return Checkpoint(
-        path=path,
-        weights=content["model"],
-        model_config=model_config_from(content["model_config"]),
-        train_config=content["train_config"],
-        tokenizer=Tokenizer(content["tokenizer"], f"the tokenizer in {path}"),
-        order=content["order"],
-        step=content["step"],
-        tokens=content["tokens"],
-        val_loss=content["val_loss"],
-        optimizer=content.get("optimizer"),
-        random=content.get("random"),
-    )
 
 
-def _make(path: Path) -> str:
-    """The command that makes the checkpoints of this folder."""
-    for name, preset in TRAIN_PRESETS.items():
-        if Path(preset.out_dir) == path.parent:
-            return "python train_xcoax.py" + (f" {name}" if name != "xcoax" else "")
-    return f"python train_xcoax.py --out-dir {path.parent}"
+def load_checkpoint(path: Path, mapped: bool = True) -> Checkpoint:
+    """Read a checkpoint without running anything that is in it; mapped, its tensors are read from the file when they are used."""
+    make = command_for("train_xcoax.py", path.parent)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}. Run: {make}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if content["format"] != FORMAT:
+            raise UserError(f"{path} has checkpoint format {content['format']}, not {FORMAT}. Make it again: {make}")
+        return Checkpoint(
+            path=path,
+            weights=content["model"],
+            model_config=ModelConfig(**content["model_config"]),
+            train_config=content["train_config"],
+            tokenizer=Tokenizer(content["tokenizer"], f"the tokenizer in {path}"),
+            order=content["order"],
+            step=content["step"],
+            tokens=content["tokens"],
+            val_loss=content["val_loss"],
+            resuming={name: content[name] for name in RESUMING} if RESUMING[0] in content else None,
+        )
+    # Whatever a foreign or damaged file can lead to: the unpickler's own refusals, a broken archive, other contents.
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(f"{path} is no checkpoint of this project, or is damaged; nothing in it was run. Make it again: {make}") from error

@@ -5,7 +5,6 @@ The comment behind a field is its help text. A preset says only what differs fro
 
 import dataclasses
 import difflib
-import json
 import math
 import os
 import sys
@@ -134,6 +133,7 @@ class TrainConfig:
     checkpoint_activations: bool = False  # Compute each block twice and store less: for models that do not fit.
     seed: int = 0  # Seed of the weights and of the order of the batches.
     tensorboard: bool = False  # Write TensorBoard files too.
+    verify: bool = False  # Compare every shard with its hash before training.
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
 
     def check(self) -> None:
@@ -145,9 +145,10 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
-        for name in ("weight_decay", "grad_clip", "sample_tokens", "seed"):
+        for name in ("weight_decay", "grad_clip", "sample_tokens"):
             value = getattr(self, name)
             _require(value >= 0, f"--{name.replace('_', '-')} {value}: 0 or more")
+        _require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 
     @property
     def rows_per_step(self) -> int:
@@ -222,14 +223,21 @@ def describe(config: object, *facts: str, unused: tuple[str, ...] = ()) -> str:
     return "\n".join([f"{type(config).__name__}:", *lines, line, *(f"  {fact}" for fact in facts)])
 
 
-def save_config(path: Path, config: object) -> None:
-    """Write the resolved configuration beside the results it led to."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")  # type: ignore[call-overload]
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of settings, in words."""
+    return [f"{name} was {was.get(name)!r}, now {now[name]!r}" for name in now if was.get(name) != now[name]]
 
 
-def model_config_from(saved: dict[str, Any]) -> ModelConfig:
-    """The inverse of dataclasses.asdict."""
-    return ModelConfig(**saved)
+def command_for(script: Literal["preprocess_xcoax.py", "train_xcoax.py"], folder: Path) -> str:
+    """The command that makes a data folder or a folder of checkpoints."""
+    if script == "preprocess_xcoax.py":
+        flag, folders = "--data-dir", {name: preset.data_dir for name, preset in PREPROCESS_PRESETS.items()}
+    else:
+        flag, folders = "--out-dir", {name: preset.out_dir for name, preset in TRAIN_PRESETS.items()}
+    for name, made in folders.items():
+        if Path(made) == folder:
+            return f"python {script}" + (f" {name}" if name != "xcoax" else "")
+    return f"python {script} {flag} {folder}"
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from config import PreprocessConfig
-from errors import UserError
-from files import BATCH_ROWS, batch_rows, cutting_place, find_files, first_line, read_json, read_parquet, read_text, require_fields
-from text import normalise_line_ends
+from errors import UserError, first_line
+from files import BATCH_ROWS, batch_rows, cutting_place, find_files, read_json, read_parquet, read_text, require_fields
+from text import decode, normalise_line_ends
 
 SAMPLED_FILES = 16  # at most so many files are opened for the tokenizer's sample
 SILENCE_SECONDS = 30  # without a byte from the hub, and the connection counts as lost
@@ -89,7 +89,7 @@ class Corpus:
             share = limit // (count - place)  # what a short file leaves goes to the later ones
             parts = (part for document in self._rows(place * len(self.names) // count, 0) for part in self._cut(document))
             while share > 0 and (part := next(parts, None)):
-                if text := decode(part.text):
+                if (text := decode(part.text)) and not text.isspace():
                     yield text
                     size = len(text.encode())
                     share, limit = share - size, limit - size
@@ -117,14 +117,6 @@ class Corpus:
             parts.append(Document(text[start:end], continues))
             start, continues = end, True
         return [*parts, Document(text[start:], continues)]
-
-
-def decode(text: bytes | None) -> str | None:
-    """The text, or None where there is none or it is not valid UTF-8 (lone surrogates are not)."""
-    try:
-        return None if text is None else text.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def open_corpus(config: PreprocessConfig) -> Corpus:

@@ -5,6 +5,8 @@
 The stages are the real scripts; only the text is small and made up by world.py. Run it again and it goes on where it stopped.
 """
 
+import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import torch
 from checkpoint import BEST, load_checkpoint
 from config import PREPROCESS_PRESETS, TRAIN_PRESETS
 from engine import write
-from errors import UserError, run
+from errors import StopSignals, UserError, run
 from world import write_world
 
 STORY_COUNT = 20_000
@@ -24,7 +26,7 @@ ENDINGS = (
     "Then she went back to bed. The end.",
     "On the first page it was far from home. The end.",
 )
-NOTICE = "This is a toy world: stories from templates, so that a tiny model learns in a minute what a large one learns from the web."
+NOTICE = "This is a toy world: stories from templates, so that a tiny model can learn it in minutes."
 
 
 def main() -> None:
@@ -41,12 +43,17 @@ def main() -> None:
 
 
 def run_stage(title: str, *command: str) -> None:
-    """Run one of the real scripts and show what it prints."""
+    """Run one of the real scripts and show what it prints; a signal is left to it, so that it can save."""
     print(f"\n{title}\n$ python {' '.join(command)}")
-    script = Path(__file__).with_name(command[0])
-    exit_code = subprocess.run([sys.executable, str(script), *command[1:]], check=False).returncode
-    if exit_code:
-        raise UserError(f"{command[0]} ended with {exit_code}; the reason stands above. Mend it and run the demo again", exit_code)
+    with StopSignals("waiting for the stage to save") as signals:
+        process = subprocess.Popen([sys.executable, str(Path(__file__).with_name(command[0])), *command[1:]])
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+            if signals.received == signal.SIGTERM:  # Ctrl-C reaches the stage by itself
+                process.terminate()
+    if process.returncode:
+        raise UserError(f"{command[0]} has stopped; the reason stands above. Run the demo again to go on", abs(process.returncode))
 
 
 def write_towards(path: Path) -> None:

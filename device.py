@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from config import Device, Dtype
-from errors import BAD_FLAGS, UserError
+from errors import BAD_FLAGS, UserError, first_line
 
 # Dense bfloat16 and float16 with float32 accumulation, from the vendors' data sheets, by the exact name the driver gives:
 # a search for "L4" would find an L40, and half of a marketing figure is sparsity.
@@ -72,5 +72,5 @@ def cannot_compile(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
     except (RuntimeError, OSError, ImportError, torch._dynamo.exc.TorchDynamoException) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        return first_line(error)
     return None

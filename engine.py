@@ -53,7 +53,8 @@ def write(
 ) -> str:
     """What the model makes of a given ending (of a beginning, if it writes forwards), with it, in the order a person reads."""
     prompt = [tokenizer.end_of_text, *tokenizer.encode(arrange(given, order))][-model.config.block_size // 2 :]  # room to write in
-    first = torch.from_numpy(tokenizer.begins_word)  # the given words are whole: what comes must not grow on to the outermost
+    # The given words are whole: what comes first must not grow on to the outermost of them.
+    first = torch.from_numpy(tokenizer.begins_word) if given else None
     stop = frozenset([tokenizer.end_of_text])
     model.eval()
     ids = list(generate(model, prompt, max_new_tokens, stop, generator, temperature, first=first))

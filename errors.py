@@ -1,6 +1,6 @@
 """What a person can cause: one line on stderr and an exit code, never a traceback."""
 
-import errno
+import contextlib
 import io
 import os
 import signal
@@ -10,7 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 BAD_FLAGS = 2
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # of a disk that is full or may not be written
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of an error, on one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class UserError(Exception):
@@ -45,8 +49,14 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        print(f"\n{self._promise}; once more to stop at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone; and print is not made for signal handlers
+            os.write(2, f"\n{self._promise}; once more to stop at once\n".encode())
         self.__exit__()
+
+
+def silence() -> None:
+    """Send what is still printed nowhere: its reader has left, as `| head` does and a `tee` that got the same Ctrl-C."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(main: Callable[[], None]) -> None:
@@ -58,16 +68,14 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        silence()
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno is None:  # not from the operating system
             raise
-        print(
-            f"{Path(sys.argv[0]).name}: {error.strerror}: {error.filename or 'a file'}. Mend it and run again",
-            file=sys.stderr,
-        )
+        place = f": {error.filename}" if error.filename else ""
+        print(f"{Path(sys.argv[0]).name}: {error.strerror}{place}. Mend it and run again", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)

@@ -23,9 +23,8 @@ class Loss(NamedTuple):
 
 @torch.no_grad()
 def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.int64], dtype: torch.dtype) -> Loss:
-    """The mean loss over all targets of the batches."""
+    """The mean loss over all targets of the batches. The model stays in evaluation mode."""
     device = model.embedding.weight.device
-    was_training = model.training
     model.eval()
     nats, tokens, text_bytes = 0.0, 0, 0
     for rows in batches:
@@ -34,5 +33,5 @@ def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.i
         counted = rows.targets[rows.targets != IGNORE]
         tokens += len(counted)
         text_bytes += int(bytes_per_id[counted].sum())
-    model.train(was_training)
-    return Loss(nats / max(tokens, 1), nats / math.log(2) / max(text_bytes, 1))
+    assert tokens, "nothing to measure"
+    return Loss(nats / tokens, nats / math.log(2) / max(text_bytes, 1))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from errors import BAD_FLAGS, UserError
+from errors import BAD_FLAGS, UserError, first_line
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file: the next document begins
@@ -135,11 +135,6 @@ def open_bytes(path: str) -> io.BufferedReader:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     return file
-
-
-def first_line(error: BaseException) -> str:
-    """What a library says of an error, on one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _is_known(file: Path) -> bool:

@@ -1,10 +1,12 @@
 """What a run measured: metrics.jsonl for machines, TensorBoard files on request, and loss.png."""
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from disk import replacing
 from errors import UserError
 
 METRICS = "metrics.jsonl"
@@ -17,9 +19,8 @@ class Metrics:
     def __init__(self, folder: Path, resumed_step: int, tensorboard: bool) -> None:
         path = folder / METRICS
         rows = [row for row in read_metrics(folder) if row["step"] <= resumed_step] if resumed_step and path.is_file() else []
-        kept = path.with_name(f"{path.name}.part")
-        kept.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        kept.replace(path)
+        with replacing(path) as file:
+            file.write("".join(_line(row) for row in rows).encode())
         self._file = path.open("a", encoding="utf-8")
         self._writer: Any = None
         if tensorboard:
@@ -28,7 +29,7 @@ class Metrics:
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
 
     def add(self, step: int, **values: float | str) -> None:
-        self._file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
+        self._file.write(_line({"step": step, **values}))
         self._file.flush()
         if self._writer:
             for name, value in values.items():
@@ -68,7 +69,7 @@ def draw_loss(folder: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, label, style in (("loss", "training, single steps", "-"), ("val_loss", "validation", "o-")):
-        points = [(row["tokens"] / 1e6, row[name]) for row in rows if name in row]
+        points = [(row["tokens"] / 1e6, row[name]) for row in rows if row.get(name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{label}: {points[-1][1]:.3f} at the end", linewidth=1.2, markersize=4)
     axes.set_xlabel("training tokens (millions)")
@@ -77,6 +78,12 @@ def draw_loss(folder: Path) -> Path:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    path = folder / PICTURE
-    figure.savefig(path)
-    return path
+    with replacing(folder / PICTURE) as file:
+        figure.savefig(file, format="png")
+    return folder / PICTURE
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row as JSON, which has no word for a number that is none."""
+    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"

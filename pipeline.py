@@ -5,7 +5,6 @@ chunk whose shards are whole. Sealing gathers the entries into meta.json. Every 
 killed anywhere: the same command goes on with what is there and comes to the same bytes.
 """
 
-import fcntl
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -24,10 +23,11 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from config import CHUNK_BYTES, CHUNK_DOCUMENTS
+from config import CHUNK_BYTES, CHUNK_DOCUMENTS, differences
 from corpus import Corpus, Position
+from disk import write_json
 from errors import BAD_FLAGS, Stopped, StopSignals, UserError
-from shards import Dataset, Shard, Split, open_dataset, seal, write_json
+from shards import Dataset, Shard, Split, open_dataset, seal
 
 
 class Chunk(NamedTuple):
@@ -56,19 +56,12 @@ class Work(Protocol):
 
 
 class Journal:
-    """A folder that is being made, and this process's claim to it."""
+    """A folder that is being made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unfinished = folder / "unfinished"
-        try:
-            self.unfinished.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.unfinished / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing {folder}. Wait for it, or give another --data-dir") from error
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror}. Give another --data-dir") from error
+        self.unfinished.mkdir(exist_ok=True)
         self.entries: dict[int, Entry] = {}
         for path in self.unfinished.glob("chunk_*.json"):
             row = json.loads(path.read_text(encoding="utf-8"))
@@ -126,10 +119,10 @@ def finished(folder: Path, settings: dict[str, Any]) -> Dataset | None:
 
 def refuse_other_settings(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Stop if a folder was begun or finished with other settings, and say which."""
-    differences = [f"{key} was {there.get(key)!r}, now {wanted[key]!r}" for key in wanted if there.get(key) != wanted[key]]
-    if differences:
+    changes = differences(there, wanted)
+    if changes:
         raise UserError(
-            f"{folder} was made with other settings: {'; '.join(differences)}. Give the same, or another --data-dir, or delete the folder",
+            f"{folder} was made with other settings: {'; '.join(changes)}. Give the same, or another --data-dir, or delete the folder",
             BAD_FLAGS,
         )
 
@@ -168,11 +161,15 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk], work: Work, workers
     ):
         started, size = time.monotonic(), 0
         more = True
+        trouble: UserError | None = None
         try:
             while (more and not signals.received) or waiting:
                 # One chunk more than there are workers is read ahead, so that none of them waits for the source.
                 while more and not signals.received and len(waiting) <= workers:
-                    chunk = next(chunks, None)
+                    try:
+                        chunk = next(chunks, None)
+                    except UserError as error:  # first keep what is in hand
+                        chunk, trouble = None, error
                     more = chunk is not None
                     if chunk is not None and chunk.number not in journal.entries:
                         waiting[executor.submit(_work, chunk)] = chunk
@@ -187,6 +184,8 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk], work: Work, workers
                 raise UserError(
                     "a worker process was killed, perhaps for want of memory. What is done is kept: run again, with fewer --workers"
                 ) from error
+    if trouble:
+        raise trouble
     if signals.received:
         raise Stopped(f"stopped; {len(journal.entries)} chunks are kept. The same command goes on", signals.received)
     return size / 1e6 / (time.monotonic() - started)

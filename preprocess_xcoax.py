@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import PREPROCESS_PRESETS, PreprocessConfig, describe, read_flags
-from corpus import decode, open_corpus
+from corpus import open_corpus
+from disk import claim, replacing
 from errors import BAD_FLAGS, UserError, run
 from files import find_files
 from pipeline import Chunk, Entry, Journal, encode_chunks, finished, read_chunks, refuse_other_settings
 from shards import Dataset, Shard, ShardWriter, Split
-from text import Order, arrange
+from text import Order, arrange, decode
 from tokenizer import Encoder, EncoderName, Tokenizer, prove_encoder, train_tokenizer
 
 BATCH_BYTES = 16 << 20  # text that a worker encodes at a time
@@ -140,6 +141,13 @@ def main() -> None:
         print(f"{folder} is finished already: {summary(dataset)}")
         return
     print(describe(config, unused=unused_flags(config)))
+    with claim(folder, "--data-dir"):
+        dataset = make_dataset(config, folder, settings)
+    print(f"{folder} is finished: {summary(dataset)}, {time.monotonic() - started:.0f} s")
+
+
+def make_dataset(config: PreprocessConfig, folder: Path, settings: dict[str, Any]) -> Dataset:
+    """All the steps, or those that an earlier run has left to do."""
     journal = Journal(folder)
     plan = journal.plan()
     if plan:
@@ -162,9 +170,9 @@ def main() -> None:
         work = EncodeDocuments(tokenizer.model, encoder_name, config.order, plan["held_out_below"], config.seed)
         rate = encode_chunks(journal, itertools.chain([first], chunks), work, config.workers)
         print(f"reversed, encoded and wrote {rate:.1f} MB of text a second with {config.workers} workers")
-    meta = {"order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256, "settings": settings}
-    dataset = journal.seal(meta)
-    print(f"{folder} is finished: {summary(dataset)}, {time.monotonic() - started:.0f} s")
+    return journal.seal(
+        {"order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256, "settings": settings}
+    )
 
 
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
@@ -179,9 +187,8 @@ def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)
         print(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s")
-    temporary = folder / "unfinished" / "tokenizer.model"
-    temporary.write_bytes(tokenizer.model)
-    temporary.replace(folder / "tokenizer.model")
+    with replacing(folder / "tokenizer.model") as file:
+        file.write(tokenizer.model)
     return tokenizer
 
 

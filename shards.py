@@ -17,13 +17,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from config import IGNORE, PREPROCESS_PRESETS
+from config import IGNORE, command_for
+from disk import write_json
 from errors import UserError
 from text import Order
 
 FORMAT = 1
 ID = np.dtype("<u2")
 Split = Literal["train", "val"]
+SPLITS: tuple[Split, Split] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class Dataset:
 
     def verify(self) -> None:
         """Compare every file with the hash that meta.json has of it."""
-        files = [(shard.name, shard.sha256) for split in self.meta["shards"].values() for shard in (Shard(**row) for row in split)]
+        files = [(shard.name, shard.sha256) for shard in (*self.shards("train"), *self.shards("val"))]
         for name, sha256 in [*files, ("tokenizer.model", self.meta["tokenizer_sha256"])]:
             with (self.folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise UserError(f"{self.folder / name} is damaged: its hash is not the one in meta.json. {_remake(self.folder)}")
+                    raise _damaged(self.folder, f"{self.folder / name} is damaged: its hash is not the one in meta.json")
 
 
 def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -> Dataset:
@@ -115,25 +117,31 @@ def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -
 
 def open_dataset(folder: Path, check_hashes: bool = False) -> Dataset:
     """Open a finished folder; lengths are checked always, hashes on request."""
+    file = folder / "meta.json"
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            raise _damaged(folder, f"{folder} has format {meta['format']}, not {FORMAT}")
+        dataset = Dataset(folder, meta)
+        shards = dataset.shards("train") + dataset.shards("val")
     except OSError as error:
         begun = " (it was begun: the same command goes on with it)" if (folder / "unfinished").is_dir() else ""
-        raise UserError(f"no finished dataset in {folder}{begun}. Run: {_remake(folder)}") from error
-    except ValueError as error:
-        raise UserError(f"{folder / 'meta.json'} is damaged. Delete the folder and run: {_remake(folder)}") from error
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{folder} has format {meta.get('format')}, not {FORMAT}. Delete the folder and run: {_remake(folder)}")
-    dataset = Dataset(folder, meta)
-    for shard in dataset.shards("train") + dataset.shards("val"):
+        raise UserError(f"no finished dataset in {folder}{begun}. Run: {command_for('preprocess_xcoax.py', folder)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(folder, f"{file} is damaged") from error
+    for shard in shards:
         path = folder / shard.name
         length = path.stat().st_size if path.is_file() else None
         if length != shard.ids * ID.itemsize:
             found = "is missing" if length is None else f"has {length:,} bytes instead of {shard.ids * ID.itemsize:,}"
-            raise UserError(f"{path} {found}. Delete the folder and run: {_remake(folder)}")
+            raise _damaged(folder, f"{path} {found}")
     if check_hashes:
         dataset.verify()
     return dataset
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"{what}. Delete the folder and run: {command_for('preprocess_xcoax.py', folder)}")
 
 
 class Stream:
@@ -185,9 +193,11 @@ class Windows:
     def __len__(self) -> int:
         return math.ceil((len(self._stream) - 1) / self._block_size)
 
-    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Rows:
-        inputs = np.full((len(indices), self._block_size), self._filler, np.int64)
-        targets = np.full((len(indices), self._block_size), IGNORE, np.int64)
+    def read(self, indices: Sequence[int] | NDArray[np.int64], height: int = 0) -> Rows:
+        """The windows named, filled up to `height` rows with ones that count for nothing."""
+        shape = max(len(indices), height), self._block_size
+        inputs = np.full(shape, self._filler, np.int64)
+        targets = np.full(shape, IGNORE, np.int64)
         for row, index in enumerate(indices):
             ids = self._stream.read(int(index) * self._block_size, self._block_size + 1)
             inputs[row, : len(ids) - 1] = ids[:-1]
@@ -211,22 +221,3 @@ class Windows:
 @lru_cache(maxsize=2)  # a step can hold the end of one epoch and the beginning of the next
 def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.uint32]:
     return np.random.default_rng([seed, epoch]).permutation(np.arange(count, dtype=np.uint32))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write by rename, so that the file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _remake(folder: Path) -> str:
-    """The command that makes this folder."""
-    for name, preset in PREPROCESS_PRESETS.items():
-        if Path(preset.data_dir) == folder:
-            return "python preprocess_xcoax.py" + (f" {name}" if name != "xcoax" else "")
-    return f"python preprocess_xcoax.py --data-dir {folder}"

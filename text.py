@@ -24,3 +24,11 @@ def arrange(text: str, order: Order) -> str:
 def normalise_line_ends(text: bytes) -> bytes:
     """CRLF becomes LF. A document is read through this before anything else looks at it."""
     return text.replace(b"\r\n", b"\n") if b"\r" in text else text  # most have none, and that is quick to see
+
+
+def decode(text: bytes | None) -> str | None:
+    """The text, or None where there is none or it is not valid UTF-8 (lone surrogates are not)."""
+    try:
+        return None if text is None else text.decode()
+    except UnicodeDecodeError:
+        return None

@@ -159,6 +159,8 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a byte-pair model of exactly `vocab_size` ids that gives every text back unchanged."""
     lines = [line for text in texts for line in text.split("\n") if line]  # no piece holds a line break: reversal parts what it joins
+    if not lines:
+        raise UserError("no usable text in the source: nothing to train the tokenizer on")
     try:
         return Tokenizer(_train(lines, vocab_size))
     except RuntimeError as error:

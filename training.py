@@ -3,20 +3,23 @@
 import dataclasses
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
-from config import IGNORE, ModelConfig, TrainConfig
+from config import IGNORE, TrainConfig, differences
 from device import autocast, peak_flops
-from errors import Stopped, StopSignals, UserError
+from errors import Stopped, StopSignals, UserError, silence
 from evaluation import measure_loss
 from metrics import Metrics, draw_loss
 from model import GPT
@@ -24,6 +27,8 @@ from optimizer import learning_rate, make_optimizer
 from shards import Rows
 from text import Order
 from tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,27 +55,28 @@ class Trainer:
         self.optimizer = make_optimizer(model, config, device.type)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.micro_batch = config.batch_size
-        self.step = 0
-        self.tokens = 0
+        self.step = self.tokens = 0
+        self.resumed_step = self.saved_step = 0
         self.best_loss = math.inf
+        self.signals = StopSignals("finishing this step and saving")
 
     def run(self) -> None:
         """Train to the last step, or until a signal; then draw the curve."""
-        config, resumed_step = self.config, self.step
-        signals = StopSignals("finishing this step and saving")
+        config = self.config
         progress = tqdm(total=config.max_steps, initial=self.step, unit=" steps", disable=None, smoothing=0.05)
-        with signals, progress, Metrics(self.folder, resumed_step, config.tensorboard) as metrics, ThreadPoolExecutor(1) as reader:
+        with self.signals, progress, Metrics(self.folder, self.step, config.tensorboard) as metrics, ThreadPoolExecutor(1) as reader:
             clock = Clock(self.tokens)
             rows = reader.submit(self.task.draw, self.step * config.rows_per_step, config.rows_per_step)
             while True:
-                is_last = self.step >= config.max_steps
-                if (self.step % config.eval_every == 0 or is_last) and (self.step > resumed_step or self.step == 0):
+                is_stopping, is_last = self.signals.received is not None, self.step >= config.max_steps
+                is_new = self.step > self.resumed_step or self.step == 0
+                if is_new and (self.step % config.eval_every == 0 or is_last):
                     clock.pause()
-                    progress.write(self.evaluate(metrics))
+                    self.evaluate(metrics)
                     clock.go_on()
-                elif signals.received:
+                elif is_new and is_stopping and self.step:
                     self.save(LAST, math.nan)
-                if is_last or signals.received:
+                if is_last or is_stopping:
                     break
                 batch = rows.result()
                 rows = reader.submit(self.task.draw, (self.step + 1) * config.rows_per_step, config.rows_per_step)
@@ -79,30 +85,35 @@ class Trainer:
                 if self.step % config.log_every == 0 or self.step == 1:
                     values |= clock.speed(self.tokens, self.model.flops_per_token(), peak_flops(self.device, self.dtype))
                     metrics.add(self.step, tokens=self.tokens, **values)
-                    progress.write(self.describe(values))
+                    self.say(self.describe(values))
         draw_loss(self.folder)
-        if signals.received and self.step < config.max_steps:
-            raise Stopped(f"stopped at step {self.step}, saved in {self.folder / LAST}. The same command goes on", signals.received)
+        if self.signals.received and self.step < config.max_steps:
+            kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
+            raise Stopped(f"stopped at step {self.step}, {kept}. The same command goes on", self.signals.received)
+
+    def say(self, text: str) -> None:
+        """Print beside the progress bar. A reader that has left (`| head`, a `tee` that got the same Ctrl-C) is a wish to stop."""
+        try:
+            tqdm.write(text)
+        except BrokenPipeError:
+            silence()
+            self.signals.received = self.signals.received or signal.SIGPIPE
 
     def take_step(self, rows: Rows) -> dict[str, float]:
         """One optimizer step on the rows, however many micro-batches it takes."""
         lr = learning_rate(self.config, self.step)
-        while True:
-            try:
-                loss = self.add_gradients(rows)
-                break
-            except torch.OutOfMemoryError as error:
-                self.halve_micro_batch(error)
+        loss = self.fit(lambda: self.add_gradients(rows))
         self.optimizer.set_learning_rate(lr)
         for optimizer in self.optimizer.optimizers:
             self.scaler.unscale_(optimizer)
         limit = self.config.grad_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
-        # With a scaler an infinite gradient is ordinary: it skips the step and lowers its scale.
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        # With a scaler an infinite gradient is ordinary: the step is skipped and the scale lowered, unless that leads nowhere.
+        is_lost = not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1)
+        if is_lost or not math.isfinite(loss):
             raise UserError(
-                f"step {self.step + 1}: the loss is {loss}, the gradient's norm {norm}. The last good checkpoint stays in {self.folder}. "
-                "Try a lower --lr, a longer --warmup-steps, or --dtype float32"
+                f"step {self.step + 1}: the loss is {loss}, the gradient's norm {norm}; nothing after step {self.saved_step} is saved. "
+                f"Try a lower --lr, a longer --warmup-steps or --dtype float32; if it fails again at once, begin anew in another --out-dir"
             )
         if math.isfinite(norm):
             self.optimizer.step()
@@ -126,37 +137,49 @@ class Trainer:
             total += loss.detach()
         return total.item()
 
-    def to_device(self, array: Any) -> torch.Tensor:
+    def to_device(self, array: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
 
-    def halve_micro_batch(self, error: torch.OutOfMemoryError) -> None:
-        """Make room on the GPU; the rows of a step stay the same."""
-        if self.micro_batch == 1:
-            raise UserError(
-                f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "
-                "Try --checkpoint-activations, a smaller --block-size or a smaller model"
-            ) from error
-        self.micro_batch = math.ceil(self.micro_batch / 2)
-        self.optimizer.zero_grad()
-        torch.cuda.empty_cache()
-        parts = math.ceil(self.config.rows_per_step / self.micro_batch)
-        tqdm.write(f"out of memory: {self.micro_batch} sequences in a micro-batch now, {parts} micro-batches in a step")
+    def fit(self, compute: Callable[[], T]) -> T:
+        """Compute in micro-batches as large as the memory allows; the rows of a step stay the same."""
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                pass  # what the failed attempt holds is only let go of outside this block
+            if self.micro_batch == 1:
+                raise UserError(
+                    f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "
+                    "Try --checkpoint-activations, a smaller --block-size or a smaller model"
+                )
+            self.micro_batch = math.ceil(self.micro_batch / 2)
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            torch.compiler.reset()  # or the new shape would be compiled as one of any size, which is slower
+            parts = math.ceil(self.config.rows_per_step / self.micro_batch)
+            self.say(f"out of memory: {self.micro_batch} sequences in a micro-batch now, {parts} micro-batches in a step")
 
-    def evaluate(self, metrics: Metrics) -> str:
-        """Measure, save and sample."""
-        loss = measure_loss(self.model, self.task.validation(self.micro_batch), self.task.tokenizer.bytes_per_id, self.dtype)
-        is_best = loss.nats_per_token < self.best_loss
-        if self.step and is_best:
-            self.best_loss = loss.nats_per_token
-            self.save(BEST, loss.nats_per_token)
-        if self.step:
-            self.save(LAST, loss.nats_per_token)
-        sample = self.task.sample(self.model, self.step)
+    def evaluate(self, metrics: Metrics) -> None:
+        """Measure, sample, save."""
+        task = self.task
+        loss = self.fit(lambda: measure_loss(self.model, task.validation(self.micro_batch), task.tokenizer.bytes_per_id, self.dtype))
+        if not math.isfinite(loss.nats_per_token):
+            raise UserError(
+                f"step {self.step}: the validation loss is {loss.nats_per_token}; nothing after step {self.saved_step} is saved. "
+                "Try a lower --lr, a longer --warmup-steps or --dtype float32"
+            )
+        is_best = self.step > 0 and loss.nats_per_token < self.best_loss
+        sample = task.sample(self.model, self.step)
         metrics.add(self.step, tokens=self.tokens, val_loss=loss.nats_per_token, bits_per_byte=loss.bits_per_byte, sample=sample)
-        best = ", the best so far" if is_best and self.step else ""
-        line = f"step {self.step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte{best}"
-        return "\n".join([line, *("    | " + text for text in sample.splitlines())])
+        if self.step:
+            self.best_loss = min(self.best_loss, loss.nats_per_token)
+            self.save(LAST, loss.nats_per_token)
+        if is_best:
+            self.save(BEST, loss.nats_per_token)
+        line = f"step {self.step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
+        line += ", the best so far" if is_best else ""
+        self.say("\n".join([line, *("    | " + text for text in sample.splitlines())]))
 
     def describe(self, values: dict[str, float]) -> str:
         """A log line."""
@@ -168,8 +191,12 @@ class Trainer:
 
     def save(self, name: str, val_loss: float) -> None:
         """Write a checkpoint; the last one also holds what resuming needs."""
-        is_last = name == LAST
-        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
+        resuming = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []},
+            "best_val_loss": self.best_loss,
+        }
         save_checkpoint(
             self.folder / name,
             model=self.model,
@@ -179,22 +206,25 @@ class Trainer:
             step=self.step,
             tokens=self.tokens,
             val_loss=val_loss,
-            optimizer={"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()} if is_last else None,
-            random=random if is_last else None,
+            resuming=resuming if name == LAST else None,
         )
+        self.saved_step = self.step
 
     def resume(self, last: Checkpoint) -> None:
         """Go on from a last checkpoint as if the run had never stopped."""
-        assert last.optimizer is not None and last.random is not None
+        assert last.resuming is not None
         self.model.load_state_dict(last.weights)
-        self.optimizer.load_state_dict(last.optimizer["optimizer"])
-        self.scaler.load_state_dict(last.optimizer["scaler"])
-        torch.set_rng_state(last.random["cpu"])
-        if self.device.type == "cuda" and len(last.random["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(last.random["cuda"])
-        self.step, self.tokens = last.step, last.tokens
+        self.optimizer.load_state_dict(last.resuming["optimizer"])
+        self.scaler.load_state_dict(last.resuming["scaler"])
+        random = last.resuming["random"]
+        torch.set_rng_state(random["cpu"])
+        if self.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(random["cuda"])
+        self.step = self.resumed_step = self.saved_step = last.step
+        self.tokens, self.best_loss = last.tokens, last.resuming["best_val_loss"]
         best = self.folder / BEST
-        self.best_loss = load_checkpoint(best).val_loss if best.is_file() else math.inf
+        if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best).step == last.step):
+            self.save(BEST, last.val_loss)  # the run was killed between the two
 
 
 class Clock:
@@ -219,30 +249,33 @@ class Clock:
         return {"tokens_per_second": rate, "tflops": flops / 1e12, **({"share_of_peak": flops / peak} if peak else {})}
 
 
-def last_checkpoint(config: TrainConfig, model_config: ModelConfig, task: Task) -> Checkpoint | None:
+def find_last(config: TrainConfig, task: Task) -> Checkpoint | None:
     """The checkpoint that this run goes on from, if there is one; one of another kind of run is refused."""
     path = Path(config.out_dir) / LAST
     if not path.is_file():
+        if path.with_name(BEST).is_file():
+            raise UserError(f"{path.with_name(BEST)} is of a run that left no {LAST} to go on from. Give another --out-dir, or delete it")
         return None
-    last = load_checkpoint(path)
-    differences = [
-        f"{field.name} was {getattr(last.model_config, field.name)}, now {getattr(model_config, field.name)}"
-        for field in dataclasses.fields(ModelConfig)
-        if getattr(last.model_config, field.name) != getattr(model_config, field.name)
-    ]
-    if last.tokenizer.sha256 != task.tokenizer.sha256:
-        differences.append(f"tokenizer was {last.tokenizer.sha256[:12]}, now {task.tokenizer.sha256[:12]}")
-    if last.order != task.order:
-        differences.append(f"order was {last.order}, now {task.order}")
-    if differences:
-        raise UserError(f"{path} is of another run: {'; '.join(differences)}. Give the same settings, another --out-dir, or delete it")
+    last = load_checkpoint(path, mapped=False)  # mapped, the file would stay on the disk after it is replaced
+    if last.resuming is None:
+        raise UserError(f"{path} holds no optimizer, so it cannot be resumed. Give another --out-dir, or delete it")
+    was = dataclasses.asdict(last.model_config) | {"tokenizer": last.tokenizer.sha256[:12], "order": last.order}
+    now = dataclasses.asdict(config.model) | {"tokenizer": task.tokenizer.sha256[:12], "order": task.order}
+    # Batches are counted in rows of a shuffled order: with other numbers some would come twice and some never.
+    was |= {"rows in a step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
+    now |= {"rows in a step": config.rows_per_step, "seed": config.seed}
+    changes = differences(was, now)
+    if changes:
+        raise UserError(f"{path} is of another run: {'; '.join(changes)}. Give the same settings or another --out-dir")
     return last
 
 
 def require_room(folder: Path, model: GPT) -> None:
-    """Refuse before the first step what would fail at the first checkpoint: best, last and the file being written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = 4 * model.count_parameters() * (1 + 3 + 3)
-    free = shutil.disk_usage(folder).free
+    """Refuse before the first step what would fail at the first checkpoint: best, last, and the file that will take its place."""
+    last = 3 * 4 * model.count_parameters()  # weights and at most two running means, in float32
+    there = sum((folder / name).stat().st_size for name in (BEST, LAST) if (folder / name).is_file())
+    needed, free = last // 3 + 2 * last - there, shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: the checkpoints need {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free. Make room or give --out-dir")
+        raise UserError(
+            f"{folder}: the checkpoints need {needed / 1e6:,.0f} MB more, {free / 1e6:,.0f} are free. Make room or give another --out-dir"
+        )

@@ -74,7 +74,10 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save({"model": {}}, path)
-    with pytest.raises(UserError, match="checkpoint format None"):
+    with pytest.raises(UserError, match="no checkpoint of this project"):
+        load_checkpoint(path)
+    torch.save({"format": 99}, path)
+    with pytest.raises(UserError, match="checkpoint format 99"):
         load_checkpoint(path)
     path.write_text("just text")
     with pytest.raises(UserError, match="no checkpoint of this project"):

@@ -3,11 +3,10 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-from config import PREPROCESS_PRESETS, TRAIN_PRESETS, ModelConfig, TrainConfig, describe, model_config_from, read_flags, save_config
+from config import PREPROCESS_PRESETS, TRAIN_PRESETS, ModelConfig, TrainConfig, describe, differences, read_flags
 from errors import UserError
 
 
@@ -49,6 +48,7 @@ def test_the_published_run_is_the_default() -> None:
         ("--weight-decay nan", "--weight-decay nan"),
         ("--max-steps 0", "--max-steps 0"),
         ("--seed -1", "--seed -1"),
+        ("--seed 99999999999999999999", "--seed 99999999999999999999"),
     ],
 )
 def test_impossible_training_is_refused(flags: str, named: str) -> None:
@@ -92,12 +92,15 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Transformer blocks. (default: 12)" in text
 
 
-def test_a_configuration_survives_json(tmp_path: Path) -> None:
+def test_a_configuration_survives_json() -> None:
     config = train_flags("--n-layer", "5", "--no-qk-norm")
-    save_config(tmp_path / "config.json", config)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert model_config_from(saved.pop("model")) == config.model == ModelConfig(n_layer=5, qk_norm=False)
+    saved = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert ModelConfig(**saved.pop("model")) == config.model == ModelConfig(n_layer=5, qk_norm=False)
     assert dataclasses.replace(TrainConfig(**saved), model=config.model) == config
+
+
+def test_differences_are_put_into_words() -> None:
+    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": "x"}) == ["b was 2, now 3", "c was None, now 'x'"]
 
 
 def test_the_resolved_configuration_is_readable() -> None:

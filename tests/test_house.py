@@ -19,7 +19,7 @@ LAYERS = [
     ["pipeline", "evaluation"],
     ["checkpoint", "engine", "corpus", "optimizer"],
     ["model", "shards", "tokenizer", "files", "metrics", "device"],
-    ["config", "world"],
+    ["config", "world", "disk"],
     ["text", "errors"],
 ]
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}

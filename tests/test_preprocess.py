@@ -1,9 +1,9 @@
 """From text to shards: documents come back whole, and a run that is killed comes to the same bytes."""
 
+import contextlib
 import errno
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -14,9 +14,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from pipeline import Journal
+from disk import claim
 from shards import Dataset, Split, open_dataset
 from tests.conftest import ROOT, fails_with, make_documents, run_script, write_jsonl
 from text import arrange
@@ -164,13 +165,14 @@ def test_killed_at_any_moment_it_comes_to_the_same_bytes(many: tuple[list[object
     flags, whole = many
     folder = tmp_path / "data"
     command = [sys.executable, *map(str, flags), "--data-dir", str(folder), "--workers", "2"]
-    chooser = random.Random(0)
     kills = 0
-    for moment in (0.7, 1.5, 2.0, 2.5, 3.0, 3.5):
+    for chunks in (0, 0, 1, 1, 2, 3):  # kill when so many chunks are journalled and a little more was done
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            process.wait(moment + chooser.random() / 2)
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and len(list(folder.glob("unfinished/chunk_*.json"))) < chunks:
+            time.sleep(0.005)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(kills * 0.3)
+        if process.poll() is None:
             process.kill()
             kills += 1
         assert process.stderr is not None
@@ -224,10 +226,10 @@ def test_a_begun_folder_refuses_other_flags(many: tuple[list[object], Path], tmp
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "data")
     source = write_jsonl(tmp_path / "documents.jsonl", make_documents(60))
-    result = run_script("preprocess_xcoax.py", "--input", source, "--data-dir", journal.folder, "--vocab-size", 400)
-    fails_with(result, 1, "another process is writing")
+    with claim(tmp_path / "data", "--data-dir"):
+        result = run_script("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "data", "--vocab-size", 400)
+    fails_with(result, 1, "another process is writing", "--data-dir")
 
 
 def test_a_full_disk_keeps_what_is_done(many: tuple[list[object], Path], tmp_path: Path) -> None:
@@ -251,3 +253,34 @@ def test_a_full_disk_keeps_what_is_done(many: tuple[list[object], Path], tmp_pat
 def test_the_vocabulary_that_the_text_cannot_fill(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "documents.jsonl", ["few words here"] * 20)
     fails_with(run_script("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "x"), 2, "--vocab-size 8888", "at most")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"text": ""}\n{"text": "  "}\n'])
+def test_no_usable_text_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "empty.jsonl").write_text(content)
+    result = run_script("preprocess_xcoax.py", "--input", tmp_path / "empty.jsonl", "--data-dir", tmp_path / "data", "--workers", 1)
+    fails_with(result, 1, "no usable text")
+
+
+def test_a_killed_worker_ends_the_run_and_keeps_what_is_done(many: tuple[list[object], Path], tmp_path: Path) -> None:
+    flags, whole = many
+    folder = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, *map(str, flags), "--data-dir", str(folder), "--workers", "1"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "unfinished" / "chunk_00000.json").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    for child in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert errors.count("\n") == 1
+    assert "a worker process was killed" in errors
+    assert run_script(*flags, "--data-dir", folder).returncode == 0
+    assert contents(folder) == contents(whole)

@@ -101,7 +101,10 @@ def test_a_sealed_folder_opens(dataset: Dataset) -> None:
 def test_a_short_shard_is_named_with_the_way_out(dataset: Dataset) -> None:
     shard = dataset.folder / "train_00000.bin"
     shard.write_bytes(shard.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"train_00000.bin has .* bytes instead of .* Run|run: python preprocess_xcoax.py --data-dir"):
+    with pytest.raises(
+        UserError,
+        match=r"train_00000.bin has [\d,]+ bytes instead of [\d,]+\. Delete the folder and run: python preprocess_xcoax.py --data-dir",
+    ):
         open_dataset(dataset.folder)
 
 

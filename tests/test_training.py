@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,15 @@ import torch
 
 from checkpoint import load_checkpoint
 from config import IGNORE, TRAIN_PRESETS, ModelConfig, TrainConfig
-from errors import UserError
+from disk import claim
+from errors import Stopped, UserError
+from evaluation import measure_loss
 from metrics import draw_loss, read_metrics
 from model import GPT
-from shards import Rows
+from shards import Rows, Windows, open_dataset
 from tests.conftest import ROOT, fails_with, run_script
 from tokenizer import Tokenizer
-from training import Task, Trainer
+from training import Task, Trainer, require_room
 
 TINY = (
     *("--n-layer", 1, "--n-head", 2, "--n-embed", 16, "--block-size", 16, "--batch-size", 2, "--grad-accum", 2, "--no-compile"),
@@ -86,18 +89,18 @@ def test_a_run_learns_and_leaves_what_it_promised(whole: Path) -> None:
     assert best.val_loss == min(validation[1:])
     assert (last.step, last.tokens, last.order, last.val_loss) == (40, rows[-1]["tokens"], "backward", validation[-1])
     assert 0.99 * 40 * 4 * 16 < last.tokens <= 40 * 4 * 16  # the last window of the stream is shorter
-    assert best.optimizer is None
+    assert best.resuming is None
     assert (whole / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((whole / "config.json").read_text())["max_steps"] == 40
     assert not list(whole.glob("*.part"))
 
 
-def test_the_checkpoint_alone_gives_the_same_loss(whole: Path) -> None:
-    last = load_checkpoint(whole / "last_checkpoint.pt")
-    model = last.make_model(torch.device("cpu")).eval()
-    ids = torch.tensor([[last.tokenizer.end_of_text, *last.tokenizer.encode("cat the")]])
-    assert model(ids).shape == (1, ids.shape[1], 400)
-    assert model.config == last.model_config
+def test_the_checkpoint_alone_gives_the_loss_that_was_reported(whole: Path, dataset_folder: Path) -> None:
+    best = load_checkpoint(whole / "best_checkpoint.pt")
+    model = best.make_model(torch.device("cpu"))
+    windows = Windows(open_dataset(dataset_folder).stream("val"), 16, best.tokenizer.end_of_text)
+    rows = windows.read(windows.spread(256 // 16))
+    assert measure_loss(model, [rows], best.tokenizer.bytes_per_id, torch.float32).nats_per_token == pytest.approx(best.val_loss, abs=1e-6)
 
 
 def test_killed_and_resumed_is_the_same_to_the_last_bit(dataset_folder: Path, whole: Path, tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_a_finished_run_says_so_and_more_steps_go_on(dataset_folder: Path, tmp_p
     assert "at step 4 of 4 already" in result.stdout
     assert (out / "last_checkpoint.pt").read_bytes() == before
     result = train(dataset_folder, out, "--max-steps", 6)
-    assert "max_steps was 4, now 6" in result.stdout
+    assert "set otherwise: max_steps was 4, now 6" in result.stdout
     assert load_checkpoint(out / "last_checkpoint.pt").step == 6
     result = train(dataset_folder, out, "--max-steps", 8, "--n-layer", 2)
     fails_with(result, 1, "n_layer was 1, now 2", "--out-dir")
@@ -162,8 +165,8 @@ def test_resuming_with_another_tokenizer_or_order_is_refused(dataset_folder: Pat
     source = dataset_folder.parent / "documents.jsonl"
     flags = ["preprocess_xcoax.py", "--input", source, "--vocab-size", 400, "--val-share", 0.1, "--workers", 1]
     assert run_script(*flags, "--data-dir", tmp_path / "twin", "--order", "forward", "--tokenizer", dataset_folder).returncode == 0
-    fails_with(train(tmp_path / "twin", whole, "--max-steps", 50), 1, "order was backward, now forward")
-    fails_with(train(dataset_folder, tmp_path / "o", "--order", "forward"), 1, "--order forward", "is backward")
+    fails_with(train(tmp_path / "twin", whole, "--max-steps", 50), 1, "order was 'backward', now 'forward'")
+    fails_with(train(dataset_folder, tmp_path / "o", "--order", "forward"), 2, "--order forward", "is backward")
     assert run_script(*flags, "--data-dir", tmp_path / "other", "--sample-bytes", 4000).returncode == 0
     fails_with(train(tmp_path / "other", whole, "--max-steps", 50, "--dropout", 0.1), 1, "tokenizer was")
 
@@ -257,6 +260,23 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_rows(
         small.take_step(rows)
 
 
+def test_a_run_starts_where_not_even_the_first_evaluation_fits(
+    dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class SmallMemory(GPT):
+        def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+            if len(ids) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(ids, targets)
+
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=3)
+    trainer.model.__class__ = SmallMemory
+    trainer.run()
+    assert trainer.step == 3
+    assert trainer.micro_batch == 2
+    assert capsys.readouterr().out.count("out of memory") == 1
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_changes_nothing(dataset_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(dataset_folder, tmp_path)
     trainer.model.norm.weight.data.fill_(torch.nan)
@@ -327,3 +347,103 @@ def test_compiling_where_it_does_not_work_is_one_line(dataset_folder: Path, tmp_
     result = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("torch.compile does not work here, going on without it") == 1
+
+
+def test_weights_that_lead_to_no_number_are_not_saved(dataset_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=4, eval_every=2)
+    trainer.run()
+    before = (tmp_path / "last_checkpoint.pt").read_bytes()
+    again = make_trainer(dataset_folder, tmp_path, max_steps=8, eval_every=2)
+    again.resume(load_checkpoint(tmp_path / "last_checkpoint.pt", mapped=False))
+    again.step = 6  # at an evaluation
+    again.model.norm.weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="step 6: the validation loss is nan; nothing after step 4 is saved"):
+        again.run()
+    assert (tmp_path / "last_checkpoint.pt").read_bytes() == before
+
+
+def test_a_best_checkpoint_lost_between_two_writes_is_made_again(dataset_folder: Path, tmp_path: Path) -> None:
+    make_trainer(dataset_folder, tmp_path, max_steps=4, eval_every=4).run()
+    (tmp_path / "best_checkpoint.pt").unlink()
+    again = make_trainer(dataset_folder, tmp_path, max_steps=8, eval_every=4)
+    again.resume(load_checkpoint(tmp_path / "last_checkpoint.pt", mapped=False))
+    assert load_checkpoint(tmp_path / "best_checkpoint.pt").step == 4
+
+
+def test_a_best_checkpoint_of_an_unknown_run_is_not_adopted(dataset_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert train(dataset_folder, out, "--max-steps", 2).returncode == 0
+    (out / "last_checkpoint.pt").unlink()
+    fails_with(train(dataset_folder, out, "--max-steps", 2), 1, "best_checkpoint.pt is of a run that left no last_checkpoint.pt")
+
+
+def test_other_batches_on_resuming_are_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert train(dataset_folder, out, "--max-steps", 2).returncode == 0
+    fails_with(train(dataset_folder, out, "--max-steps", 4, "--batch-size", 3), 1, "rows in a step was 4, now 6")
+    result = train(dataset_folder, out, "--max-steps", 3, "--batch-size", 1, "--grad-accum", 4)
+    assert result.returncode == 0, result.stderr
+
+
+def test_float16_that_never_becomes_finite_stops(dataset_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path, torch.float16)
+    for parameter in trainer.model.parameters():
+        parameter.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]  # torch's gap
+    with pytest.raises(UserError, match="gradient's norm"):
+        for step in range(60):
+            trainer.take_step(Sequences(8).draw(step, 4))
+    assert 10 < trainer.step < 40  # the scale was lowered first
+
+
+def test_two_runs_cannot_share_a_folder(dataset_folder: Path, tmp_path: Path) -> None:
+    with claim(tmp_path / "out", "--out-dir"):
+        fails_with(train(dataset_folder, tmp_path / "out"), 1, "another process is writing", "--out-dir")
+    (tmp_path / "file").write_text("")
+    fails_with(train(dataset_folder, tmp_path / "file"), 1, "cannot write", "--out-dir")
+
+
+def test_when_the_reader_of_the_output_leaves_the_work_is_saved(dataset_folder: Path, tmp_path: Path) -> None:
+    """As `| head` does, or a `| tee` that gets the same Ctrl-C."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*whole_command(dataset_folder, out), "--max-steps", "4000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 11/"):
+            process.stdout.close()
+            break
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGPIPE, errors
+    assert "Traceback" not in errors
+    assert load_checkpoint(out / "last_checkpoint.pt").step >= 11
+
+
+def test_a_signal_before_the_first_step_promises_nothing(dataset_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path)
+    trainer.signals.received = signal.SIGINT
+    with pytest.raises(Stopped, match="stopped at step 0, before there was anything to save"):
+        trainer.run()
+    assert not (tmp_path / "last_checkpoint.pt").exists()
+
+
+def test_room_is_asked_for_only_where_it_is_needed(dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=2)
+    size = 4 * trainer.model.count_parameters()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=4 * size))
+    with pytest.raises(UserError, match="the checkpoints need"):
+        require_room(tmp_path, trainer.model)
+    trainer.run()
+    require_room(tmp_path, trainer.model)
+
+
+def test_the_validation_loss_does_not_depend_on_the_batch_size(dataset_folder: Path, tmp_path: Path) -> None:
+    losses = []
+    for batch_size in (1, 3, 64):
+        out = tmp_path / str(batch_size)
+        result = train(dataset_folder, out, "--max-steps", 1, "--batch-size", batch_size, "--eval-tokens", 1 << 20)
+        assert result.returncode == 0, result.stderr
+        losses.append(next(row["val_loss"] for row in read_metrics(out) if "val_loss" in row))  # before the first step
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
