@@ -177,7 +177,7 @@ TRAIN_PRESETS = {
         model=ModelConfig(n_layer=4, n_head=4, n_embed=128, block_size=128),
         batch_size=32,
         grad_accum=1,
-        max_steps=500,
+        max_steps=400,
         optimizer="muon",
         lr=3e-3,
         min_lr_share=0.0,

@@ -11,8 +11,8 @@ from checkpoint import load_checkpoint
 from metrics import read_metrics
 from tests.conftest import ROOT
 
-# After 500 steps on two cores of an AMD EPYC in bfloat16. Other processors, types and thread counts end within the tolerance.
-GOLDEN_VAL_LOSS = 0.325
+# After 400 steps on two cores of an AMD EPYC in bfloat16. Other processors, types and thread counts end within the tolerance.
+GOLDEN_VAL_LOSS = 0.332
 
 
 def copy_project(folder: Path) -> Path:
@@ -35,7 +35,7 @@ def test_the_demo_walks_the_whole_road(tmp_path: Path) -> None:
         assert len(text) > len(ending) + 40  # something led there
     best = load_checkpoint(tmp_path / "out" / "demo" / "best_checkpoint.pt")
     assert abs(best.val_loss - GOLDEN_VAL_LOSS) < 0.02
-    assert [row["step"] for row in read_metrics(tmp_path / "out" / "demo") if "val_loss" in row] == [0, 200, 400, 500]
+    assert [row["step"] for row in read_metrics(tmp_path / "out" / "demo") if "val_loss" in row] == [0, 200, 400]
 
 
 def test_a_signal_to_the_demo_lets_the_stage_save(tmp_path: Path) -> None:
