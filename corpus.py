@@ -73,6 +73,7 @@ class Corpus:
     open_file: Callable[[int, int], Iterator[Document]]  # the rows of file number .. from row number .. on
     max_document_bytes: int
     retries: int
+    revision: str = ""  # the commit of a data set on the hub
 
     def read(self, start: Position) -> Iterator[tuple[list[Document], Position]]:
         """The rows from `start` on, each as its document or the parts of it, with the position after it."""
@@ -119,10 +120,13 @@ class Corpus:
         return [*parts, Document(text[start:], continues)]
 
 
-def open_corpus(config: PreprocessConfig) -> Corpus:
-    """The stream of documents that the flags ask for."""
-    names, open_file = _open_local(config) if config.input else _open_hub(config)
-    return Corpus(names, open_file, config.max_document_bytes, config.retries)
+def open_corpus(config: PreprocessConfig, revision: str = "") -> Corpus:
+    """The stream of documents that the flags ask for; of a data set on the hub, as it was at a revision or is now."""
+    if config.input:
+        names, open_file = _open_local(config)
+    else:
+        revision, names, open_file = _open_hub(config, revision)
+    return Corpus(names, open_file, config.max_document_bytes, config.retries, revision)
 
 
 def _open_local(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
@@ -148,7 +152,7 @@ def _read_file(path: str, field: str, limit: int) -> Iterator[Document]:
             yield Document(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, False)
 
 
-def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
+def _open_hub(config: PreprocessConfig, revision: str) -> tuple[str, tuple[str, ...], Callable[[int, int], Iterator[Document]]]:
     import datasets  # takes a second: only where it is used
     import pyarrow
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
@@ -160,7 +164,8 @@ def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int,
     patience = Patience(config.retries)
     while True:
         try:
-            dataset = datasets.load_dataset(config.dataset, config.subset or None, split=config.split, streaming=True)
+            builder = datasets.load_dataset_builder(config.dataset, config.subset or None, revision=revision or None)
+            dataset = builder.as_streaming_dataset(split=config.split)
             break
         except passing_errors as error:
             if datasets.config.HF_HUB_OFFLINE:
@@ -188,7 +193,7 @@ def _open_hub(config: PreprocessConfig) -> tuple[tuple[str, ...], Callable[[int,
         except lasting_errors as error:
             raise UserError(f"{names[file]} cannot be read: {first_line(error)}") from error
 
-    return names, open_file
+    return builder.hash if builder.repo_id else "", names, open_file
 
 
 def _let_troubles_through() -> None:

@@ -153,7 +153,7 @@ def make_dataset(config: PreprocessConfig, folder: Path, settings: dict[str, Any
     if plan:
         refuse_other_settings(folder, plan["settings"], settings)
         print(f"going on with {folder}: {len(journal.entries)} chunks are done")
-    corpus = open_corpus(config)
+    corpus = open_corpus(config, plan["revision"] if plan else "")
     tokenizer = Tokenizer.load(folder) if plan else make_tokenizer(config, folder, corpus.sample(config.sample_bytes))
     chunks = read_chunks(corpus, *journal.resume_point(), config.num_chunks)
     first = next(chunks, None)
@@ -161,7 +161,7 @@ def make_dataset(config: PreprocessConfig, folder: Path, settings: dict[str, Any
         raise UserError(f"no documents in {', '.join(config.input) or config.dataset}")
     if not plan:
         assert first is not None
-        plan = {"settings": settings, "held_out_below": held_out_below(config.val_share, first)}
+        plan = {"settings": settings, "revision": corpus.revision, "held_out_below": held_out_below(config.val_share, first)}
         journal.write_plan(plan)
     if first is not None:
         texts = itertools.islice((text for text in map(decode, first.documents) if text), 1000)
@@ -170,9 +170,8 @@ def make_dataset(config: PreprocessConfig, folder: Path, settings: dict[str, Any
         work = EncodeDocuments(tokenizer.model, encoder_name, config.order, plan["held_out_below"], config.seed)
         rate = encode_chunks(journal, itertools.chain([first], chunks), work, config.workers)
         print(f"reversed, encoded and wrote {rate:.1f} MB of text a second with {config.workers} workers")
-    return journal.seal(
-        {"order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256, "settings": settings}
-    )
+    meta = {"order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256}
+    return journal.seal({**meta, "revision": plan["revision"], "settings": settings})
 
 
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:

@@ -18,7 +18,7 @@ import pytest
 
 from config import CHUNK_DOCUMENTS
 from tests.conftest import ROOT, fails_with
-from tests.hub_stand_in import HubStandIn, Request, Trouble
+from tests.hub_stand_in import COMMIT, HubStandIn, Request, Trouble
 from text import reverse_words
 from tokenizer import Tokenizer
 
@@ -169,6 +169,9 @@ def test_a_hub_that_goes_away_and_comes_back(hub: HubStandIn, undisturbed: Path,
     chunks = re.search("going on with .*: ([12]) chunks are done", result.stdout)
     assert chunks
     assert contents(tmp_path) == contents(undisturbed)
+    # The run goes on with the data set as it was when it began, whatever has become of it since.
+    assert json.loads((tmp_path / "data" / "meta.json").read_text(encoding="utf-8"))["revision"] == COMMIT
+    assert not [request for request in hub.log if "/resolve/main/" in request.path]
     read = {request.path[-11:] for request in hub.log if request.path.endswith(".parquet") and not is_tail(request, hub)}
     assert read == {f"{file:03}.parquet" for file in range(int(chunks[1]) * CHUNK_DOCUMENTS // ROWS, FILES)}
 
