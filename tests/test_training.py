@@ -340,6 +340,23 @@ def test_the_picture_of_an_empty_run(tmp_path: Path) -> None:
     assert len(read_metrics(tmp_path)) == 1
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_and_eager_runs_agree(dataset_folder: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*whole_command(dataset_folder, tmp_path / "out"), "--max-steps", "9", "--dropout", "0", "--compile"],
+        capture_output=True,
+        text=True,
+    )
+    eager = subprocess.run(
+        [*whole_command(dataset_folder, tmp_path / "eager"), "--max-steps", "9", "--dropout", "0"], capture_output=True, text=True
+    )
+    assert "torch.compile does not work" not in result.stdout, result.stdout
+    assert (result.returncode, eager.returncode) == (0, 0), result.stderr
+    compiled, plain = (load_checkpoint(tmp_path / name / "last_checkpoint.pt") for name in ("out", "eager"))
+    assert compiled.weights.keys() == plain.weights.keys()  # compiling in place keeps the names
+    assert compiled.val_loss == pytest.approx(plain.val_loss, abs=1e-4)
+
+
 def test_compiling_where_it_does_not_work_is_one_line(dataset_folder: Path, tmp_path: Path) -> None:
     flags = [flag for flag in TINY if flag != "--no-compile"]
     environment = {**os.environ, "CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
