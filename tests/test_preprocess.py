@@ -185,23 +185,23 @@ def test_killed_at_any_moment_it_comes_to_the_same_bytes(many: tuple[list[object
     assert contents(folder) == contents(whole)
 
 
+def start_and_wait_for(flags: list[object], folder: Path, name: str) -> subprocess.Popen[str]:
+    """Start a run in a process group of its own and come back when the journal holds a file."""
+    command = [sys.executable, *map(str, flags), "--data-dir", str(folder), "--workers", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (folder / "unfinished" / name).is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_folder_that_resumes(
     many: tuple[list[object], Path], tmp_path: Path, signal_number: signal.Signals, exit_code: int
 ) -> None:
     flags, whole = many
     folder = tmp_path / "data"
-    process = subprocess.Popen(
-        [sys.executable, *map(str, flags), "--data-dir", str(folder), "--workers", "1"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while not (folder / "unfinished" / "chunk_00000.json").is_file():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start_and_wait_for(flags, folder, "chunk_00000.json")
     os.killpg(process.pid, signal_number)  # as a terminal does: workers get it too
     _, errors = process.communicate(timeout=120)
     assert process.returncode == exit_code, errors
@@ -216,12 +216,9 @@ def test_a_signal_leaves_a_folder_that_resumes(
 def test_a_begun_folder_refuses_other_flags(many: tuple[list[object], Path], tmp_path: Path) -> None:
     flags, _ = many
     folder = tmp_path / "data"
-    process = subprocess.Popen([sys.executable, *map(str, flags), "--data-dir", str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not (folder / "unfinished" / "plan.json").is_file():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start_and_wait_for(flags, folder, "plan.json")
     process.kill()
-    process.wait()
+    process.communicate()
     fails_with(run_script(*flags, "--data-dir", folder, "--order", "forward"), 2, "order was 'backward', now 'forward'")
 
 
@@ -265,16 +262,7 @@ def test_no_usable_text_is_one_line(tmp_path: Path, content: str) -> None:
 def test_a_killed_worker_ends_the_run_and_keeps_what_is_done(many: tuple[list[object], Path], tmp_path: Path) -> None:
     flags, whole = many
     folder = tmp_path / "data"
-    process = subprocess.Popen(
-        [sys.executable, *map(str, flags), "--data-dir", str(folder), "--workers", "1"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (folder / "unfinished" / "chunk_00000.json").is_file():
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start_and_wait_for(flags, folder, "chunk_00000.json")
     for child in psutil.Process(process.pid).children():
         if "spawn_main" in " ".join(child.cmdline()):
             child.kill()
