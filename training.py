@@ -20,7 +20,7 @@ from checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from config import IGNORE, TrainConfig, differences
 from device import autocast, peak_flops
 from errors import Stopped, StopSignals, UserError, silence
-from evaluation import measure_loss
+from evaluation import Loss, measure_loss
 from metrics import Metrics, draw_loss
 from model import GPT
 from optimizer import learning_rate, make_optimizer
@@ -163,7 +163,7 @@ class Trainer:
     def evaluate(self, metrics: Metrics) -> None:
         """Measure, sample, save."""
         task = self.task
-        loss = self.fit(lambda: measure_loss(self.model, task.validation(self.micro_batch), task.tokenizer.bytes_per_id, self.dtype))
+        loss = self.fit(self.measure)
         if not math.isfinite(loss.nats_per_token):
             raise UserError(
                 f"step {self.step}: the validation loss is {loss.nats_per_token}; nothing after step {self.saved_step} is saved. "
@@ -180,6 +180,11 @@ class Trainer:
         line = f"step {self.step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
         line += ", the best so far" if is_best else ""
         self.say("\n".join([line, *("    | " + text for text in sample.splitlines())]))
+
+    def measure(self) -> Loss:
+        """The loss on the validation rows; a bar shows that something is going on."""
+        batches = tqdm(self.task.validation(self.micro_batch), desc="validation", unit=" batches", leave=False, disable=None)
+        return measure_loss(self.model, batches, self.task.tokenizer.bytes_per_id, self.dtype)
 
     def describe(self, values: dict[str, float]) -> str:
         """A log line."""
