@@ -35,4 +35,4 @@ format: .venv/installed-dev
 	touch .venv/installed $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis out/demo data/demo data/demo-world
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis out/demo out/demo-instruct data/demo data/demo-instruct data/demo-world

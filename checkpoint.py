@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from config import ModelConfig, command_for
+from config import ModelConfig, Script, Stage
 from disk import replacing
 from errors import UserError
 from model import GPT
+from presets import command_for
 from text import Order
 from tokenizer import Tokenizer
 
 FORMAT = 1
+MAKERS: dict[Stage, Script] = {"pretraining": "train_xcoax.py", "tuning": "finetune_xcoax.py"}
 BEST = "best_checkpoint.pt"
 LAST = "last_checkpoint.pt"
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # what only the last checkpoint holds
@@ -31,6 +34,8 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     model_config: ModelConfig
     train_config: dict[str, Any]
+    stage: Stage
+    identity: dict[str, Any]  # what a run that goes on from here must share
     tokenizer: Tokenizer
     order: Order
     step: int
@@ -40,10 +45,19 @@ class Checkpoint:
 
     def make_model(self, device: torch.device) -> GPT:
         """The model with its weights, on the device."""
-        with torch.device("meta"):
+        with torch.device("meta"), _NoInitialisation():
             model = GPT(self.model_config)
         model.load_state_dict(self.weights, assign=True)
         return model.to(device)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves weights as they are: on "meta" there are none, and to draw them there PyTorch imports its compiler, for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def save_checkpoint(
@@ -51,6 +65,8 @@ def save_checkpoint(
     *,
     model: GPT,
     train_config: dict[str, Any],
+    stage: Stage,
+    identity: dict[str, Any],
     tokenizer: Tokenizer,
     order: Order,
     step: int,
@@ -64,6 +80,8 @@ def save_checkpoint(
         "model": model.state_dict(),
         "model_config": asdict(model.config),
         "train_config": train_config,
+        "stage": stage,
+        "identity": identity,
         "tokenizer": tokenizer.model,
         "order": order,
         "step": step,
@@ -84,9 +102,13 @@ def save_checkpoint(
         ) from error
 
 
-def load_checkpoint(path: Path, mapped: bool = True) -> Checkpoint:
-    """Read a checkpoint without running anything that is in it; mapped, its tensors are read from the file when they are used."""
-    make = command_for("train_xcoax.py", path.parent)
+def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = True) -> Checkpoint:
+    """Read a checkpoint without running anything that is in it; mapped, its tensors are read from the file when they are used.
+
+    The stage decides which command is named where there is none: a checkpoint of another stage is the caller's to refuse.
+    """
+    path = path / BEST if path.is_dir() else path
+    make = command_for(MAKERS[stage], path.parent)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}. Run: {make}")
     try:
@@ -98,6 +120,8 @@ def load_checkpoint(path: Path, mapped: bool = True) -> Checkpoint:
             weights=content["model"],
             model_config=ModelConfig(**content["model_config"]),
             train_config=content["train_config"],
+            stage=content.get("stage", "pretraining"),
+            identity=content.get("identity", {}),
             tokenizer=Tokenizer(content["tokenizer"], f"the tokenizer in {path}"),
             order=content["order"],
             step=content["step"],

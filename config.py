@@ -1,16 +1,9 @@
-"""Every number of every run: frozen dataclasses, presets, and the flags made from them.
+"""Every number of every run, as frozen dataclasses. The comment behind a field is its help text."""
 
-The comment behind a field is its help text. A preset says only what differs from the published run.
-"""
-
-import dataclasses
-import difflib
 import math
 import os
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +17,9 @@ IGNORE = -1  # a target that is not counted in the loss
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk: the unit of work, of shuffling and of resuming
 CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, so that a worker's memory has a bound
 
+Content = Literal["documents", "pairs"]  # what a folder of shards holds
+Script = Literal["preprocess_xcoax.py", "train_xcoax.py", "preprocess_instruct.py", "finetune_xcoax.py"]  # those that make something
+Stage = Literal["pretraining", "tuning"]  # what a model has been through
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
@@ -66,48 +62,77 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class PreprocessConfig:
-    """Text in, token shards out."""
+class SourceConfig:
+    """What turning documents and turning instruction pairs into shards have in common."""
 
-    data_dir: str = "data/xcoax"  # Folder to write: the tokenizer, the shards, meta.json.
-    dataset: str = "HuggingFaceFW/fineweb"  # Data set on the hub, read as a stream.
-    subset: str = "sample-100BT"  # Its configuration; empty for the only one.
+    data_dir: str  # Folder to write: the tokenizer, the shards, meta.json.
+    dataset: str  # Data set on the hub, read as a stream.
+    subset: str = ""  # Its configuration; empty for the only one.
     split: str = "train"  # Its split.
-    field: str = "text"  # Name of the field that holds the text, on the hub and in local files.
-    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
-    tokenizer: str = ""  # Use this tokenizer.model (or the one in this data folder) instead of training one.
+    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub.
+    val_share: float = 0.01  # Share held out for validation, chosen by a hash.
     vocab_size: int = 8888  # Number of token ids, the special ones and the 256 bytes included.
-    num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents.
+    num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
     workers: int = os.cpu_count() or 1  # Processes that reverse, encode and write.
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
-    val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
-    sample_bytes: int = 64 << 20  # Bytes of text that the tokenizer is trained on.
-    max_document_bytes: int = 1 << 20  # A longer document is cut at a line or word boundary, and counted.
     retries: int = 6  # Attempts after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
 
     def check(self) -> None:
-        _require_positive(self, "num_chunks", "workers", "sample_bytes")
+        _require_positive(self, "num_chunks", "workers")
+        _require(0 < self.val_share < 1, f"--val-share {self.val_share}: above 0 and below 1")
         _require(
             MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE,
             f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (bytes, special tokens, one more) to {MAX_VOCAB_SIZE} (16 bits)",
-        )
-        _require(0 < self.val_share < 1, f"--val-share {self.val_share}: between 0 and 1")
-        _require(
-            1024 <= self.max_document_bytes <= CHUNK_BYTES,
-            f"--max-document-bytes {self.max_document_bytes}: from 1024 to {CHUNK_BYTES}",
         )
         _require(self.retries >= 0, f"--retries {self.retries}: 0 or more")
         _require(self.seed >= 0, f"--seed {self.seed}: 0 or more")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Token shards in, checkpoints out."""
+class PreprocessConfig(SourceConfig):
+    """Text in, token shards out."""
 
-    data_dir: str = "data/xcoax"  # Folder that preprocess_xcoax.py finished.
-    out_dir: str = "out/xcoax"  # Folder for checkpoints, metrics.jsonl and loss.png.
-    order: Annotated[Order | None, tyro.conf.arg(metavar="{backward,forward}")] = None  # Refuse data of another word order.
+    data_dir: str = "data/xcoax"  # Folder to write: the tokenizer, the shards, meta.json.
+    dataset: str = "HuggingFaceFW/fineweb"  # Data set on the hub, read as a stream.
+    subset: str = "sample-100BT"  # Its configuration; empty for the only one.
+    field: str = "text"  # Name of the field that holds the text, on the hub and in local files.
+    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
+    tokenizer: str = ""  # Use this tokenizer.model (or the one in this data folder) instead of training one.
+    val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
+    sample_bytes: int = 64 << 20  # Bytes of text that the tokenizer is trained on.
+    max_document_bytes: int = 1 << 20  # A longer document is cut at a line or word boundary, and counted.
+
+    def check(self) -> None:
+        super().check()
+        _require_positive(self, "sample_bytes")
+        _require(
+            1024 <= self.max_document_bytes <= CHUNK_BYTES,
+            f"--max-document-bytes {self.max_document_bytes}: from 1024 to {CHUNK_BYTES}",
+        )
+
+
+@dataclass(frozen=True)
+class InstructConfig(SourceConfig):
+    """Pairs of instruction and response in, token shards out."""
+
+    data_dir: str = "data/instruct"  # Folder to write: the tokenizer, the shards, meta.json.
+    dataset: str = "hakurei/open-instruct-v1"  # Data set on the hub, read as a stream.
+    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json
+    tokenizer: str = "data/xcoax"  # The pretrained model's: a finished data folder, a tokenizer.model or a checkpoint.
+    val_share: float = 0.02  # Share of the pairs held out for validation, chosen by a hash of the response.
+    block_size: int = 1024  # Context length of the pretrained model: a longer response is cut, a longer instruction dropped.
+
+    def check(self) -> None:
+        super().check()
+        _require(self.block_size >= 32, f"--block-size {self.block_size}: 32 or more")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What pretraining and tuning have in common: the loop, the optimizer, the device."""
+
+    out_dir: str  # Folder for checkpoints, metrics.jsonl and loss.png.
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     batch_size: int = 64  # Sequences in a micro-batch; halved by itself when they do not fit on the GPU.
     grad_accum: int = 4  # Micro-batches in a step.
@@ -123,29 +148,25 @@ class TrainConfig:
     weight_decay: float = 0.1  # On matrices only.
     grad_clip: float = 1.0  # Largest norm of the gradient; 0 turns clipping off.
     eval_every: int = 500  # Steps between evaluations, each of which saves the last and perhaps the best checkpoint.
-    eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same ones.
     log_every: int = 10  # Steps between log lines.
-    sample_tokens: int = 64  # Tokens of sampled text shown at an evaluation; 0 turns it off.
-    sample_prompt: str = "The end."  # The ending (for a forward model: the beginning) that the shown text starts from.
     device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
     dtype: Dtype = "auto"  # Number type of the computation; auto is bfloat16 where the device is fast at it, else float32.
     compile: bool = True  # torch.compile, where it works.
-    checkpoint_activations: bool = False  # Compute each block twice and store less: for models that do not fit.
+    checkpoint_activations: bool = False  # Compute each block twice in training and store less: for models that do not fit.
     seed: int = 0  # Seed of the weights and of the order of the batches.
     tensorboard: bool = False  # Write TensorBoard files too.
     verify: bool = False  # Compare every shard with its hash before training.
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
 
     def check(self) -> None:
-        self.model.check()
-        _require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "eval_tokens", "log_every")
+        _require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
         _require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         _require(self.warmup_steps >= 0, f"--warmup-steps {self.warmup_steps}: 0 or more")
         _require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
-        for name in ("weight_decay", "grad_clip", "sample_tokens"):
+        for name in ("weight_decay", "grad_clip"):
             value = getattr(self, name)
             _require(value >= 0, f"--{name.replace('_', '-')} {value}: 0 or more")
         _require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
@@ -155,96 +176,122 @@ class TrainConfig:
         return self.batch_size * self.grad_accum
 
 
-PREPROCESS_PRESETS = {
-    "xcoax": PreprocessConfig(),
-    "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
-    "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
-}
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    """Token shards in, checkpoints out."""
 
-TRAIN_PRESETS = {
-    "xcoax": TrainConfig(),
-    "tinystories": TrainConfig(
-        data_dir="data/tinystories",
-        out_dir="out/tinystories",
-        model=ModelConfig(n_layer=8, n_head=8, n_embed=512, block_size=512),
-        grad_accum=1,
-        lr=1e-3,
-        warmup_steps=200,
-    ),
-    "demo": TrainConfig(
-        data_dir="data/demo",
-        out_dir="out/demo",
-        model=ModelConfig(n_layer=4, n_head=4, n_embed=128, block_size=128),
-        batch_size=32,
-        grad_accum=1,
-        max_steps=400,
-        optimizer="muon",
-        lr=3e-3,
-        min_lr_share=0.0,
-        warmup_steps=20,
-        schedule="wsd",
-        eval_every=200,
-        eval_tokens=1 << 15,
-        log_every=20,
-        sample_tokens=48,
-        compile=False,
-    ),
-}
+    data_dir: str = "data/xcoax"  # Folder that preprocess_xcoax.py finished.
+    out_dir: str = "out/xcoax"  # Folder for checkpoints, metrics.jsonl and loss.png.
+    order: Annotated[Order | None, tyro.conf.arg(metavar="{backward,forward}")] = None  # Refuse data of another word order.
+    eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same ones.
+    sample_tokens: int = 64  # Tokens of sampled text shown at an evaluation; 0 turns it off.
+    sample_prompt: str = "The end."  # The ending (for a forward model: the beginning) that the shown text starts from.
 
-Config = TypeVar("Config", PreprocessConfig, TrainConfig)
+    def check(self) -> None:
+        super().check()
+        self.model.check()
+        _require_positive(self, "eval_tokens")
+        _require(self.sample_tokens >= 0, f"--sample-tokens {self.sample_tokens}: 0 or more")
 
 
-def read_flags(presets: dict[str, Config], description: str | None, arguments: list[str] | None = None) -> Config:
-    """The configuration of a run: a preset (the first word, if it is no flag) with the flags laid over it."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    name = "xcoax"
-    if arguments and not arguments[0].startswith("-"):
-        name, arguments = arguments[0], arguments[1:]
-    if name not in presets:
-        nearest = difflib.get_close_matches(name, presets, n=1, cutoff=0.0)[0]
-        raise UserError(f"no preset {name!r}. Perhaps you meant {nearest!r}; there are: {', '.join(presets)}", BAD_FLAGS)
-    preset = presets[name]
-    usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
-    config = tyro.cli(type(preset), default=preset, args=arguments, description=usage)
-    config.check()
-    return config
+@dataclass(frozen=True)
+class FinetuneConfig(LoopConfig):
+    """A pretrained checkpoint and shards of instruction pairs in, checkpoints out."""
+
+    model_path: str = "out/xcoax/best_checkpoint.pt"  # The pretrained checkpoint: architecture, tokenizer and word order are its own.
+    data_dir: str = "data/instruct"  # Folder that preprocess_instruct.py finished.
+    out_dir: str = "out/instruct"  # Folder for checkpoints, metrics.jsonl and loss.png.
+    model: tyro.conf.Suppress[ModelConfig] = field(default_factory=ModelConfig)
+    epochs: float = 3.0  # Times that every pair is seen.
+    max_steps: tyro.conf.Suppress[int] = 1  # What the epochs come to.
+    loss_on: Literal["instruction", "all"] = "instruction"  # Which tokens are learnt: the instruction's and its end, or the response's too.
+    batch_size: int = 32  # Rows of the context length, each full of whole pairs, in a micro-batch; halved by itself when they do not fit.
+    grad_accum: int = 1  # Micro-batches in a step.
+    lr: float = 1e-4  # Peak learning rate.
+    warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all.
+    eval_every: int = 200  # Steps between evaluations, each of which saves the last and perhaps the best checkpoint.
+    eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same ones.
+    seed: int = 0  # Seed of the order of the batches.
+
+    def check(self) -> None:
+        super().check()
+        _require_positive(self, "epochs", "eval_pairs")
 
 
-def describe(config: object, *facts: str, unused: tuple[str, ...] = ()) -> str:
-    """The resolved configuration for a person to read before an hour is spent on it."""
-    values = _flatten(dataclasses.asdict(config))  # type: ignore[call-overload]
-    pairs = [f"{key}={value}" for key, value in values.items() if key not in unused]
-    lines: list[str] = []
-    line = " "
-    for pair in pairs:
-        if len(line) + len(pair) > 118:
-            lines, line = [*lines, line], " "
-        line += f" {pair}"
-    return "\n".join([f"{type(config).__name__}:", *lines, line, *(f"  {fact}" for fact in facts)])
+@dataclass(frozen=True)
+class WriteConfig:
+    """What both samplers have in common: the model, and how it chooses."""
+
+    model_path: str  # The checkpoint to use.
+    num_samples: int = 1  # Texts for each prompt.
+    max_new_tokens: int = 200  # Tokens at most in each text.
+    temperature: float = 0.7  # Above 1 bolder, below 1 more careful, 0 always the likeliest token.
+    top_k: int = 0  # Choose among so many of the likeliest tokens only; 0 is off.
+    top_p: float = 1.0  # Choose among the likeliest tokens that together have this probability only; 1 is off.
+    min_p: float = 0.0  # Choose among tokens with at least this share of the likeliest one's probability only; 0 is off.
+    seed: int | None = None  # The same seed writes the same; without one every text is another.
+    raw: bool = False  # Show the text in the model's own order.
+    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
+    quantize: Literal["no", "int8"] = "no"  # int8: matrices of 8 bits, on a CPU faster for one text at a time.
+
+    def check(self) -> None:
+        _require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
+        _require(self.max_new_tokens >= 0, f"--max-new-tokens {self.max_new_tokens}: 0 or more")
+        _require(self.temperature >= 0 and math.isfinite(self.temperature), f"--temperature {self.temperature}: 0 or more")
+        _require(self.top_k >= 0, f"--top-k {self.top_k}: 0 (off) or more")
+        _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: above 0, up to 1 (off)")
+        _require(0 <= self.min_p <= 1, f"--min-p {self.min_p}: from 0 (off) to 1")
+        _require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 
 
-def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two sets of settings, in words."""
-    return [f"{name} was {was.get(name)!r}, now {now[name]!r}" for name in now if was.get(name) != now[name]]
+@dataclass(frozen=True)
+class SampleConfig(WriteConfig):
+    """BackGPT: an ending in, what led there out."""
+
+    model_path: str = "out/xcoax/best_checkpoint.pt"  # The checkpoint to use.
+    prompt: str = ""  # The ending to write towards, once; without one you are asked, or the lines of a pipe are taken.
 
 
-def command_for(script: Literal["preprocess_xcoax.py", "train_xcoax.py"], folder: Path) -> str:
-    """The command that makes a data folder or a folder of checkpoints."""
-    if script == "preprocess_xcoax.py":
-        flag, folders = "--data-dir", {name: preset.data_dir for name, preset in PREPROCESS_PRESETS.items()}
-    else:
-        flag, folders = "--out-dir", {name: preset.out_dir for name, preset in TRAIN_PRESETS.items()}
-    for name, made in folders.items():
-        if Path(made) == folder:
-            return f"python {script}" + (f" {name}" if name != "xcoax" else "")
-    return f"python {script} {flag} {folder}"
+@dataclass(frozen=True)
+class SampleInstructConfig(WriteConfig):
+    """BackChat: a response in, the instruction that could have led to it out."""
+
+    model_path: str = "out/instruct/best_checkpoint.pt"  # The tuned checkpoint to use.
+    response: str = ""  # The response to explain, once; without one you are asked, or the lines of a pipe are taken.
+    input: str = ""  # A file of responses to work through: .jsonl[.gz|.zst] .json .parquet .txt
+    score: str = ""  # A file of pairs to score: how likely is the instruction, given the response?
+    output: str = ""  # The file to write for --input or --score: .jsonl[.gz|.zst] or .parquet
+    batch_size: int = 32  # Responses of a file that are worked on at once.
+
+    def check(self) -> None:
+        super().check()
+        _require_positive(self, "batch_size")
+        given = [flag for flag in ("response", "input", "score") if getattr(self, flag)]
+        _require(len(given) < 2, f"--{' and --'.join(given)}: one of them")
+        _require(bool(self.output) == bool(self.input or self.score), "--output goes with --input or --score, and they with it")
 
 
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(value if isinstance(value, dict) else {key: value})
-    return flat
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """A shape in, its speeds out."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    prompt_tokens: int = 64  # Tokens that are read before anything is written.
+    tokens: int = 64  # Tokens written in a run.
+    rows: int = 32  # Texts at once.
+    repeats: int = 5  # Runs of each kind.
+    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
+
+    def check(self) -> None:
+        self.model.check()
+        _require_positive(self, "prompt_tokens", "rows", "repeats")
+        _require(self.tokens > 1, f"--tokens {self.tokens}: 2 or more")
+        _require(
+            self.prompt_tokens + self.tokens <= self.model.block_size,
+            f"--prompt-tokens {self.prompt_tokens} and --tokens {self.tokens}: more than --block-size {self.model.block_size} together",
+        )
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Walk the whole road in a toy world, in minutes on two CPU cores: make a corpus, preprocess, train, write towards endings.
+"""Walk the whole road in a toy world, in minutes on two CPU cores: BackGPT writes towards endings, BackChat asks what was answered.
 
     python demo_xcoax.py
 
@@ -15,10 +15,14 @@ from pathlib import Path
 import torch
 
 from checkpoint import BEST, load_checkpoint
-from config import PREPROCESS_PRESETS, TRAIN_PRESETS
-from engine import write
+from engine import Engine, Sampling
 from errors import StopSignals, UserError, run
-from world import write_world
+from files import read_json
+from layout import Layout
+from pairs import pair_of
+from presets import FINETUNE_PRESETS, PREPROCESS_PRESETS, TRAIN_PRESETS
+from world import PUBLISHED, write_world
+from writing import Endings, Responses, write
 
 STORY_COUNT = 20_000
 ENDINGS = (
@@ -26,20 +30,28 @@ ENDINGS = (
     "Then she went back to bed. The end.",
     "On the first page it was far from home. The end.",
 )
+SHOWN_PAIRS = 8
+INSTRUCTION_TOKENS = 48  # more than any instruction of this world has
 NOTICE = "This is a toy world: stories from templates, so that a tiny model can learn it in minutes."
 
 
 def main() -> None:
     started = time.monotonic()
     world = Path(PREPROCESS_PRESETS["demo"].input[0]).parent
-    print(f"{NOTICE}\n\n[1/4] making {STORY_COUNT:,} stories in {world}")
+    print(f"{NOTICE}\n\n[1/6] making {STORY_COUNT:,} stories in {world}")
     if not (world / "pairs_held_out.jsonl").is_file():  # written last
         write_world(world, STORY_COUNT)
-    run_stage("[2/4] words turned round, text turned into tokens", "preprocess_xcoax.py", "demo")
-    run_stage("[3/4] training the model to write the previous word", "train_xcoax.py", "demo")
-    print("\n[4/4] you give the ending, it writes what led there")
+    run_stage("[2/6] words turned round, text turned into tokens", "preprocess_xcoax.py", "demo")
+    run_stage("[3/6] training the model to write the previous word", "train_xcoax.py", "demo")
+    print("\n[4/6] you give the ending, it writes what led there")
     write_towards(Path(TRAIN_PRESETS["demo"].out_dir) / BEST)
+    run_stage("[5/6] pairs of instruction and response, turned round too", "preprocess_instruct.py", "demo")
+    run_stage("      tuning the model to write the instruction that a response answers", "finetune_xcoax.py", "demo")
+    print("\n[6/6] you give the response, it writes the instruction")
+    write_instructions(Path(FINETUNE_PRESETS["demo"].out_dir) / BEST, world / "pairs_held_out.jsonl")
     print(f"\nDone in {time.monotonic() - started:.0f} s. {NOTICE}")
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        talk()
 
 
 def run_stage(title: str, *command: str) -> None:
@@ -56,14 +68,45 @@ def run_stage(title: str, *command: str) -> None:
         raise UserError(f"{command[0]} has stopped; the reason stands above. Run the demo again to go on", abs(process.returncode))
 
 
+def talk() -> None:
+    """Leave the person who watched alone with the model."""
+    print("\nNow you: any sentence of this world will do, or another.\n$ python sample_xcoax_instruct.py demo")
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # Ctrl-C is the prompt's; a handler, unlike SIG_IGN, is not inherited
+    subprocess.run([sys.executable, str(Path(__file__).with_name("sample_xcoax_instruct.py")), "demo"], check=False)
+
+
 def write_towards(path: Path) -> None:
     """Show stories that the model wrote towards given endings."""
     checkpoint = load_checkpoint(path)
     model = checkpoint.make_model(torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    for ending in ENDINGS:
-        text = write(model, checkpoint.tokenizer, checkpoint.order, ending, model.config.block_size, generator, temperature=0.7)
+    form = Endings(checkpoint.tokenizer, checkpoint.order, model.config.block_size)
+    sampling = Sampling(model.config.block_size, temperature=0.7)
+    for ending, (text, _) in zip(ENDINGS, write(Engine(model), form, ENDINGS, sampling), strict=True):
         print("\n  ending: " + ending.replace("\n", " / ") + "\n" + "\n".join(f"    | {line}" for line in text.splitlines()))
+
+
+def write_instructions(path: Path, held_out: Path) -> None:
+    """Show what the tuned model takes responses for that it has never seen, and how often it is exactly right."""
+    checkpoint = load_checkpoint(path, "tuning")
+    model = checkpoint.make_model(torch.device("cpu"))
+    form = Responses(Layout(checkpoint.tokenizer, checkpoint.order), model.config.block_size)
+    pairs = [*map(pair_of, (example._asdict() for example in PUBLISHED)), *map(pair_of, read_json(str(held_out)))]
+    answers = write(Engine(model, rows=32), form, (pair.response for pair in pairs), Sampling(INSTRUCTION_TOKENS, temperature=0))
+    written = [text for text, _ in answers]
+    print("\n  the two published examples, which are in its training data")
+    for pair, text in zip(pairs[: len(PUBLISHED)], written, strict=False):
+        show(pair.response, text, pair.instruction)
+    pairs, written = pairs[len(PUBLISHED) :], written[len(PUBLISHED) :]
+    print("\n  pairs that are in no training data")
+    for pair, text in zip(pairs[:SHOWN_PAIRS], written, strict=False):
+        show(pair.response, text, pair.instruction)
+    right = sum(text == pair.instruction for pair, text in zip(pairs, written, strict=True))
+    print(f"\n  {right} of {len(pairs)} held-out instructions come out exactly, word for word: {right / len(pairs):.1%}")
+
+
+def show(response: str, written: str, true: str) -> None:
+    """One response with what was made of it."""
+    print(f"    response: {response}\n    it asks:  {written}" + ("" if written == true else f"\n    true was: {true}") + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from errors import UserError
 
@@ -40,8 +40,26 @@ def claim(folder: Path, flag: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}. Give another {flag}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing {folder}. Wait for it, or give another {flag}") from error
+        _lock(lock, folder, flag)
         yield
+
+
+@contextmanager
+def claim_file(path: Path, flag: str) -> Iterator[IO[bytes]]:
+    """Open a file to go on writing it, made if it is not there, and keep other processes from doing so."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}. Give another {flag}") from error
+    with file:
+        _lock(file, path, flag)
+        file.seek(0)
+        yield file
+
+
+def _lock(file: IO[Any], path: Path, flag: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another process is writing {path}. Wait for it, or give another {flag}") from error

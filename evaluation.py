@@ -21,6 +21,13 @@ class Loss(NamedTuple):
     bits_per_byte: float  # the same, independent of the tokenizer
 
 
+def to_device(rows: Rows, device: torch.device) -> list[torch.Tensor]:
+    """The arguments of a model that is to give the loss of the rows."""
+    arrays = [array for array in (rows.inputs, rows.targets, rows.examples) if array is not None]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    return [tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device) for tensor in tensors]
+
+
 @torch.no_grad()
 def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.int64], dtype: torch.dtype) -> Loss:
     """The mean loss over all targets of the batches. The model stays in evaluation mode."""
@@ -29,7 +36,7 @@ def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.i
     nats, tokens, text_bytes = 0.0, 0, 0
     for rows in batches:
         with autocast(device, dtype):
-            nats += model(torch.from_numpy(rows.inputs).to(device), torch.from_numpy(rows.targets).to(device)).item()
+            nats += model(*to_device(rows, device)).item()
         counted = rows.targets[rows.targets != IGNORE]
         tokens += len(counted)
         text_bytes += int(bytes_per_id[counted].sum())

@@ -2,6 +2,7 @@
 
 import codecs
 import glob
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -10,20 +11,22 @@ from typing import Any
 
 from errors import BAD_FLAGS, UserError, first_line
 
-ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
+ROW_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json")  # what holds rows with named fields
+ENDINGS = (*ROW_ENDINGS, ".txt")
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file: the next document begins
 JSON_FORMS = "Expected is an object on each line or, in a .json file, one list of objects"
+WHOLE_BYTES = 64 << 20  # a larger file is known by parts of it: reading a terabyte twice helps nobody
 BATCH_ROWS = 100  # rows read at a time: few, because each may be long
 
 
-def find_files(inputs: tuple[str, ...]) -> list[Path]:
+def find_files(inputs: tuple[str, ...], endings: tuple[str, ...] = ENDINGS) -> list[Path]:
     """The files that `--input` names: in the order given, those of a folder or a glob sorted by name."""
     found: list[Path] = []
     for given in inputs:
         path = Path(given)
         try:
             if path.is_dir():
-                files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
+                files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(endings))
             elif path.is_file():
                 files = [path]
             else:
@@ -31,12 +34,28 @@ def find_files(inputs: tuple[str, ...]) -> list[Path]:
         except OSError as error:  # a folder on the way may not be entered, a name is too long
             raise UserError(f"--input {given[:200]}: {error.strerror}", BAD_FLAGS) from error
         if not files:
-            raise UserError(f"--input {given}: no such file, and no {', '.join(ENDINGS)} file in it", BAD_FLAGS)
+            raise UserError(f"--input {given}: no such file, or nothing in it that ends in {', '.join(endings)}", BAD_FLAGS)
         found += files
     for file in found:
-        if not _is_known(file):
-            raise UserError(f"--input {file}: cannot tell what this is; known are {', '.join(ENDINGS)}", BAD_FLAGS)
+        if not file.name.lower().endswith(endings):
+            raise UserError(f"--input {file}: not to be read here; what can be read ends in {', '.join(endings)}", BAD_FLAGS)
     return found
+
+
+def fingerprint(file: Path) -> str:
+    """What a file counts as when a run goes on: its name, wherever it lies, its size, and a hash of it; of a large one, of its parts."""
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        if size <= WHOLE_BYTES:
+            digest.update(data.read())
+        else:
+            for start in range(0, size, max(size // 16, 1)):
+                data.seek(start)
+                digest.update(data.read(1 << 16))
+            data.seek(-(1 << 16), 2)
+            digest.update(data.read())
+    return f"{file.name} ({size:,} bytes, {digest.hexdigest()[:12]})"
 
 
 def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | None]]:
@@ -52,6 +71,27 @@ def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | No
                 yield from batch_rows(batch, columns, path)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def read_parquet_rows(path: str, choose: Callable[[list[str]], list[str]]) -> Iterator[dict[str, Any] | None]:
+    """The rows of a Parquet file with the fields chosen of those there are; None for a row whose text is no valid UTF-8."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=choose(file.schema_arrow.names)):
+                yield from table_rows(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def table_rows(table: Any) -> list[dict[str, Any] | None]:
+    """The rows of an Arrow batch or table as Python values; None for a row whose text is no valid UTF-8."""
+    try:
+        return list(table.to_pylist())
+    except UnicodeDecodeError:
+        return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
 
 
 def batch_rows(batch: Any, columns: list[str], source: str) -> list[dict[str, bytes | None]]:
@@ -72,10 +112,10 @@ def read_json(path: str) -> Iterator[dict[str, Any]]:
     """The objects of a .json file or of the lines of a .jsonl file, compressed or not."""
     with open_bytes(path) as file:
         if path.lower().endswith(".json") and file.peek(1 << 16).lstrip()[:1] == b"[":
-            for number, row in enumerate(_parse(b"".join(_reads(path, file.read)), path, 1), start=1):
+            for number, row in enumerate(_parse(b"".join(reads(path, file.read)), path, 1), start=1):
                 yield _require_object(row, f"{path}, entry {number}")
         else:
-            for number, line in enumerate(_reads(path, file.readline), start=1):
+            for number, line in enumerate(reads(path, file.readline), start=1):
                 if line := line.rstrip():
                     yield _require_object(_parse(line, path, number), f"{path}, line {number}")
 
@@ -87,7 +127,7 @@ def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
     """
     with open_bytes(path) as file:
         document, continues, starts_line = bytearray(), False, True
-        for line in _reads(path, lambda: file.readline(limit)):  # a long line comes in pieces
+        for line in reads(path, lambda: file.readline(limit)):  # a long line comes in pieces
             if starts_line and line.strip() == TEXT_SEPARATOR:
                 yield from _whole(document, continues)
                 document, continues = bytearray(), False
@@ -137,11 +177,15 @@ def open_bytes(path: str) -> io.BufferedReader:
     return file
 
 
-def _is_known(file: Path) -> bool:
-    return file.name.lower().endswith(ENDINGS)
+def _plain_row(table: Any) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = table.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+    return row
 
 
-def _reads(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+def reads(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     """What a reading function of a file gives until the file's end."""
     try:
         yield from iter(read, b"")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config import TrainConfig
+from config import LoopConfig
 from errors import UserError
 from model import GPT
 
@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch declares two overloads
         """One update of every matrix that has a gradient."""
         assert closure is None
         for group in self.param_groups:
@@ -117,7 +117,7 @@ class Optimizers:
             optimizer.load_state_dict({"state": state[name]["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def make_optimizer(model: GPT, config: TrainConfig, device_type: str) -> Optimizers:
+def make_optimizer(model: GPT, config: LoopConfig, device_type: str) -> Optimizers:
     """AdamW on every parameter; or Muon on the matrices inside the blocks and AdamW on embeddings, head and norms."""
     hidden = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2] if config.optimizer == "muon" else []
     taken = set(hidden)
@@ -137,7 +137,7 @@ def make_optimizer(model: GPT, config: TrainConfig, device_type: str) -> Optimiz
     return Optimizers(optimizers)
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: LoopConfig, step: int) -> float:
     """The rate of a step, 0 to max_steps - 1: above zero in each of them; at max_steps, which is never taken, the floor is reached.
 
     The warmup may be longer than the run: then the rate rises as far as it comes.

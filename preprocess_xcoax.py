@@ -7,12 +7,10 @@
 Stop it whenever you like: the same command goes on where it stopped.
 """
 
-import hashlib
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,19 +18,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from config import PREPROCESS_PRESETS, PreprocessConfig, describe, read_flags
-from corpus import open_corpus
+from config import PreprocessConfig
+from corpus import Document, open_documents, sample
 from disk import claim, replacing
 from errors import BAD_FLAGS, UserError, run
-from files import find_files
-from pipeline import Chunk, Entry, Journal, encode_chunks, finished, read_chunks, refuse_other_settings
-from shards import Dataset, Shard, ShardWriter, Split
+from files import ENDINGS
+from flags import describe, read_flags
+from journal import Entry, finished
+from pipeline import Chunk, Recipe, begin, make, read_chunks, settings_of, text_hash, unused_flags
+from presets import PREPROCESS_PRESETS
+from shards import Dataset, ShardWriter
 from text import Order, arrange, decode
-from tokenizer import Encoder, EncoderName, Tokenizer, prove_encoder, train_tokenizer
+from tokenizer import Encoder, EncoderName, Tokenizer, train_tokenizer
 
 BATCH_BYTES = 16 << 20  # text that a worker encodes at a time
-PROOF_BYTES = 2 << 20  # text on which the fast encoder is compared with SentencePiece
-HASH_RANGE = 1 << 64
 
 
 class Usable(NamedTuple):
@@ -53,8 +52,8 @@ class EncodeDocuments:
     held_out_below: int  # a document whose hash is less belongs to validation
     seed: int
 
-    def __call__(self, chunk: Chunk, folder: Path) -> Entry:
-        counts = Counter({"parts of cut documents": chunk.parts})
+    def __call__(self, chunk: Chunk[Document], folder: Path) -> Entry:
+        counts = Counter({"parts of cut documents": sum(document.continues for document in chunk.items)})
         with (
             ShardWriter(folder, f"train_{chunk.number:05d}.bin") as train,
             ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
@@ -64,24 +63,23 @@ class EncodeDocuments:
                     documents = [document for document in batch if document.held_out == held_out]
                     ids = self._encode([arrange(document.text, self.order) for document in documents])
                     writer.append(ids, len(documents), sum(document.size for document in documents))
-            shards: dict[Split, list[Shard]] = {"train": train.finish(), "val": val.finish()}
-        return Entry(shards, dict(+counts), chunk.end)
+            return Entry({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
 
-    def _batches(self, chunk: Chunk, counts: Counter[str]) -> Iterator[list[Usable]]:
+    def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[list[Usable]]:
         batch: list[Usable] = []
         size = 0
-        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.documents)):
-            document = chunk.documents[index]
-            text = decode(document)
-            if document is None:
+        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items)):
+            document = chunk.items[index]
+            text = decode(document.text)
+            if document.text is None:
                 counts["skipped: not text"] += 1
             elif text is None:
                 counts["skipped: invalid UTF-8"] += 1
             elif not text or text.isspace():
                 counts["skipped: empty"] += 1
             else:
-                batch.append(Usable(text, len(document), text_hash(document) < self.held_out_below))
-                size += len(document)
+                batch.append(Usable(text, document.size, text_hash(document.text) < self.held_out_below))
+                size += document.size
                 if size >= BATCH_BYTES:
                     yield batch
                     batch, size = [], 0
@@ -102,76 +100,44 @@ class EncodeDocuments:
         return np.insert(ids, starts, self._tokenizer.end_of_text)
 
 
-def text_hash(text: bytes) -> int:
-    """A number below HASH_RANGE that depends on the text alone, so that copies of a text fall on one side of the split."""
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-
-
-def unused_flags(config: PreprocessConfig) -> tuple[str, ...]:
-    """The flags of the other kind of source."""
-    return ("dataset", "subset", "split") if config.input else ("input",)
-
-
-def settings_of(config: PreprocessConfig) -> dict[str, Any]:
-    """What the output depends on. Files count by name and size, wherever they lie."""
-    settings = asdict(config)
-    for name in ("data_dir", "workers", "retries"):
-        del settings[name]
-    for name in unused_flags(config):
-        del settings[name]
-    if config.input:
-        settings["input"] = [f"{file.name} ({file.stat().st_size:,} bytes)" for file in find_files(config.input)]
-    if config.tokenizer:
-        settings["tokenizer"] = Tokenizer.load(Path(config.tokenizer)).sha256
-    return settings
-
-
-def held_out_below(share: float, first_chunk: Chunk) -> int:
-    """The bound on the hashes of held-out documents: the share, but never so low that a small corpus would have none."""
-    smallest = min((text_hash(text) for text in first_chunk.documents if text and decode(text)), default=0)
-    return max(round(share * HASH_RANGE), smallest + 1)
-
-
 def main() -> None:
     started = time.monotonic()
     config = read_flags(PREPROCESS_PRESETS, __doc__)
     folder = Path(config.data_dir)
-    settings = settings_of(config)
-    if dataset := finished(folder, settings):
-        print(f"{folder} is finished already: {summary(dataset)}")
+    settings = settings_of(config, ENDINGS)
+    if config.tokenizer:
+        settings["tokenizer"] = Tokenizer.load(Path(config.tokenizer)).sha256
+    if dataset := finished(folder, "documents", settings):
+        print(f"{folder} is finished already: {dataset.summary()}")
         return
     print(describe(config, unused=unused_flags(config)))
     with claim(folder, "--data-dir"):
         dataset = make_dataset(config, folder, settings)
-    print(f"{folder} is finished: {summary(dataset)}, {time.monotonic() - started:.0f} s")
+    print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
 
 
 def make_dataset(config: PreprocessConfig, folder: Path, settings: dict[str, Any]) -> Dataset:
     """All the steps, or those that an earlier run has left to do."""
-    journal = Journal(folder)
-    plan = journal.plan()
-    if plan:
-        refuse_other_settings(folder, plan["settings"], settings)
-        print(f"going on with {folder}: {len(journal.entries)} chunks are done")
-    corpus = open_corpus(config, plan["revision"] if plan else "")
-    tokenizer = Tokenizer.load(folder) if plan else make_tokenizer(config, folder, corpus.sample(config.sample_bytes))
-    chunks = read_chunks(corpus, *journal.resume_point(), config.num_chunks)
-    first = next(chunks, None)
-    if first is None and not journal.entries:
-        raise UserError(f"no documents in {', '.join(config.input) or config.dataset}")
-    if not plan:
-        assert first is not None
-        plan = {"settings": settings, "revision": corpus.revision, "held_out_below": held_out_below(config.val_share, first)}
-        journal.write_plan(plan)
-    if first is not None:
-        texts = itertools.islice((text for text in map(decode, first.documents) if text), 1000)
-        encoder_name, notice = prove_encoder(tokenizer, [arrange(text, config.order) for text in take(texts, PROOF_BYTES)])
-        print(notice)
-        work = EncodeDocuments(tokenizer.model, encoder_name, config.order, plan["held_out_below"], config.seed)
-        rate = encode_chunks(journal, itertools.chain([first], chunks), work, config.workers)
-        print(f"reversed, encoded and wrote {rate:.1f} MB of text a second with {config.workers} workers")
-    meta = {"order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256}
-    return journal.seal({**meta, "revision": plan["revision"], "settings": settings})
+    journal = begin(folder, settings)
+    corpus = open_documents(config, journal.revision)
+    tokenizer = Tokenizer.load(folder) if journal.plan() else make_tokenizer(config, folder, sample(corpus, config.sample_bytes))
+    index, start = journal.resume_point()
+
+    def texts(document: Document) -> list[str]:
+        text = decode(document.text)
+        return [arrange(text, config.order)] if text else []
+
+    recipe = Recipe(
+        content="documents",
+        chunks=read_chunks(corpus.read(start), corpus.names, index, start, config.num_chunks),
+        tokenizer=tokenizer,
+        revision=corpus.revision,
+        hashed=lambda document: document.text if decode(document.text) else None,
+        texts=texts,
+        work=lambda encoder_name, bound: EncodeDocuments(tokenizer.model, encoder_name, config.order, bound, config.seed),
+        more="Give more text, or cut long documents into more with a smaller --max-document-bytes.",
+    )
+    return make(journal, config, recipe, settings)
 
 
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
@@ -189,27 +155,6 @@ def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]
     with replacing(folder / "tokenizer.model") as file:
         file.write(tokenizer.model)
     return tokenizer
-
-
-def take(texts: Iterator[str], limit: int) -> Iterator[str]:
-    """Texts until their characters come to the limit."""
-    for text in texts:
-        yield text
-        limit -= len(text)
-        if limit <= 0:
-            return
-
-
-def summary(dataset: Dataset) -> str:
-    """What a folder holds, on one line."""
-    shards = dataset.shards("train") + dataset.shards("val")
-    ids, size = sum(shard.ids for shard in shards), sum(shard.bytes for shard in shards)
-    held_out = sum(shard.documents for shard in dataset.shards("val"))
-    counts = "".join(f", {count:,} {what}" for what, count in dataset.meta["counts"].items())
-    return (
-        f"{sum(shard.documents for shard in shards):,} documents ({held_out:,} held out), {ids:,} tokens, "
-        f"{size / ids:.2f} bytes per token, {dataset.order}{counts}"
-    )
 
 
 if __name__ == "__main__":

@@ -17,15 +17,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from config import IGNORE, command_for
+from config import IGNORE, Content, Script
 from disk import write_json
-from errors import UserError
+from errors import BAD_FLAGS, UserError
+from presets import command_for
 from text import Order
 
 FORMAT = 1
+MAKERS: dict[Content, Script] = {"documents": "preprocess_xcoax.py", "pairs": "preprocess_instruct.py"}
+USERS: dict[Content, Script] = {"documents": "train_xcoax.py", "pairs": "finetune_xcoax.py"}
 ID = np.dtype("<u2")
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
+SKIPPED = "skipped: "  # how the counts of what is not in the shards begin
+PADDING = -1  # the example to which ids belong that only fill a row
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,26 @@ class Dataset:
     def vocab_size(self) -> int:
         return int(self.meta["vocab_size"])
 
+    @property
+    def content(self) -> Content:
+        content: Content = self.meta.get("content", "documents")
+        return content
+
+    def summary(self) -> str:
+        """What the folder holds, on one line."""
+        shards = self.shards("train") + self.shards("val")
+        ids, size = sum(shard.ids for shard in shards), sum(shard.bytes for shard in shards)
+        held_out = sum(shard.documents for shard in self.shards("val"))
+        documents = sum(shard.documents for shard in shards)
+        found = documents + sum(count for what, count in self.meta["counts"].items() if what.startswith(SKIPPED))
+        counts = "".join(
+            f", {count:,} {what} ({count / (found if what.startswith(SKIPPED) else documents):.1%})"
+            for what, count in self.meta["counts"].items()
+        )
+        return (
+            f"{documents:,} {self.content} ({held_out:,} held out), {ids:,} tokens, {size / ids:.2f} bytes per token, {self.order}{counts}"
+        )
+
     def shards(self, split: Split) -> list[Shard]:
         return [Shard(**shard) for shard in self.meta["shards"][split]]
 
@@ -104,7 +129,7 @@ class Dataset:
         for name, sha256 in [*files, ("tokenizer.model", self.meta["tokenizer_sha256"])]:
             with (self.folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise _damaged(self.folder, f"{self.folder / name} is damaged: its hash is not the one in meta.json")
+                    raise _damaged(self.folder, f"{self.folder / name} is damaged: its hash is not the one in meta.json", self.content)
 
 
 def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -> Dataset:
@@ -115,33 +140,40 @@ def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -
     return Dataset(folder, meta)
 
 
-def open_dataset(folder: Path, check_hashes: bool = False) -> Dataset:
-    """Open a finished folder; lengths are checked always, hashes on request."""
+def open_dataset(folder: Path, content: Content | None = "documents", check_hashes: bool = False) -> Dataset:
+    """Open a finished folder that holds what is asked for, or whatever it holds; lengths are checked always, hashes on request."""
+    expected, content = content, content or "documents"
     file = folder / "meta.json"
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
-            raise _damaged(folder, f"{folder} has format {meta['format']}, not {FORMAT}")
+            raise _damaged(folder, f"{folder} has format {meta['format']}, not {FORMAT}", content)
         dataset = Dataset(folder, meta)
         shards = dataset.shards("train") + dataset.shards("val")
     except OSError as error:
         begun = " (it was begun: the same command goes on with it)" if (folder / "unfinished").is_dir() else ""
-        raise UserError(f"no finished dataset in {folder}{begun}. Run: {command_for('preprocess_xcoax.py', folder)}") from error
+        raise UserError(f"no finished dataset in {folder}{begun}. Run: {command_for(MAKERS[content], folder)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(folder, f"{file} is damaged") from error
+        raise _damaged(folder, f"{file} is damaged", content) from error
+    if expected and dataset.content != expected:
+        raise UserError(
+            f"{folder} holds {dataset.content}, made by {MAKERS[dataset.content]} for {USERS[dataset.content]}; "
+            f"here {content} are expected, which {MAKERS[content]} makes. Give another --data-dir",
+            BAD_FLAGS,
+        )
     for shard in shards:
         path = folder / shard.name
         length = path.stat().st_size if path.is_file() else None
         if length != shard.ids * ID.itemsize:
             found = "is missing" if length is None else f"has {length:,} bytes instead of {shard.ids * ID.itemsize:,}"
-            raise _damaged(folder, f"{path} {found}")
+            raise _damaged(folder, f"{path} {found}", content)
     if check_hashes:
         dataset.verify()
     return dataset
 
 
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(f"{what}. Delete the folder and run: {command_for('preprocess_xcoax.py', folder)}")
+def _damaged(folder: Path, what: str, content: Content) -> UserError:
+    return UserError(f"{what}. Delete the folder and run: {command_for(MAKERS[content], folder)}")
 
 
 class Stream:
@@ -176,10 +208,16 @@ class Rows:
     """Training or validation examples: each id of `inputs` and the id that comes after it."""
 
     inputs: NDArray[np.int64]  # (B, T)
-    targets: NDArray[np.int64]  # (B, T), IGNORE past the end of the data
+    targets: NDArray[np.int64]  # (B, T), IGNORE where there is nothing to learn
+    examples: NDArray[np.int64] | None = None  # (B, T) which of the row's examples each id belongs to, PADDING for none
 
     def __getitem__(self, rows: slice) -> "Rows":
-        return Rows(self.inputs[rows], self.targets[rows])
+        return Rows(self.inputs[rows], self.targets[rows], None if self.examples is None else self.examples[rows])
+
+    @property
+    def tokens(self) -> int:
+        """Ids that a model reads to learn from, learnt themselves or not."""
+        return int((self.targets != IGNORE).sum() if self.examples is None else (self.examples != PADDING).sum())
 
 
 class Windows:
@@ -205,17 +243,26 @@ class Windows:
         return Rows(inputs, targets)
 
     def draw(self, seed: int, first_row: int, rows: int) -> Rows:
-        """Rows `first_row`, `first_row + 1`, ... of an endless order in which every epoch is a new permutation of the windows.
-
-        A function of its arguments alone: a run that resumes needs no state of a loader.
-        """
-        count = len(self)
-        return self.read([int(_permutation(count, seed, row // count)[row % count]) for row in range(first_row, first_row + rows)])
+        """Rows number `first_row`, `first_row + 1`, ... of an endless order of the windows."""
+        return self.read(drawn(len(self), seed, first_row, rows))
 
     def spread(self, limit: int) -> NDArray[np.int64]:
         """At most `limit` windows, evenly spaced over the stream and always the same."""
-        count = min(limit, len(self))
-        return np.arange(count, dtype=np.int64) * len(self) // count
+        return spread(len(self), limit)
+
+
+def drawn(count: int, seed: int, first_row: int, rows: int) -> list[int]:
+    """Which of `count` things come as number `first_row`, `first_row + 1`, ... when every epoch is a new permutation of them.
+
+    A function of its arguments alone: a run that resumes needs no state of a loader.
+    """
+    return [int(_permutation(count, seed, row // count)[row % count]) for row in range(first_row, first_row + rows)]
+
+
+def spread(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` of `count` things, evenly spaced and always the same."""
+    chosen = min(limit, count)
+    return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
 
 
 @lru_cache(maxsize=2)  # a step can hold the end of one epoch and the beginning of the next

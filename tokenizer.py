@@ -213,5 +213,5 @@ def prove_encoder(tokenizer: Tokenizer, texts: list[str]) -> tuple[EncoderName, 
     ids, counts = fast(texts)
     true_ids, true_counts = tokenizer.encoder("sentencepiece")(texts)
     if np.array_equal(ids, true_ids) and np.array_equal(counts, true_counts):
-        return "gigatoken", f"encoding with gigatoken: the ids of SentencePiece on {len(texts):,} documents of this data ({len(ids):,} ids)"
+        return "gigatoken", f"encoding with gigatoken: the ids of SentencePiece on {len(texts):,} texts of this data ({len(ids):,} ids)"
     return "sentencepiece", "encoding with SentencePiece: gigatoken gave other ids on this data"

@@ -11,19 +11,19 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from checkpoint import BEST
-from config import TRAIN_PRESETS, TrainConfig, describe, differences, read_flags
-from device import cannot_compile, choose_device, choose_dtype, device_name
-from disk import claim, write_json
-from engine import write
+from config import TrainConfig
+from disk import claim
+from engine import Engine, Sampling
 from errors import BAD_FLAGS, UserError, run
-from metrics import PICTURE, draw_loss
+from flags import read_flags
+from metrics import draw_loss
 from model import GPT
+from presets import TRAIN_PRESETS
+from session import train
 from shards import SPLITS, Dataset, Rows, Windows, open_dataset
 from tokenizer import Tokenizer
-from training import Task, Trainer, find_last, require_room
+from training import Task
+from writing import Endings, write
 
 
 def pretraining(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Task:
@@ -42,10 +42,12 @@ def pretraining(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> 
     def sample(model: GPT, step: int) -> str:
         if not config.sample_tokens:
             return ""
-        generator = torch.Generator().manual_seed(config.seed + step)
-        return write(model, tokenizer, dataset.order, config.sample_prompt, config.sample_tokens, generator, temperature=0.8)
+        form = Endings(tokenizer, dataset.order, block_size)
+        sampling = Sampling(config.sample_tokens, temperature=0.8, seed=config.seed + step)
+        [(text, _)] = write(Engine(model), form, [config.sample_prompt], sampling)
+        return text
 
-    return Task(tokenizer, dataset.order, draw, validation, sample)
+    return Task("pretraining", tokenizer, dataset.order, draw, validation, sample)
 
 
 def open_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:
@@ -71,45 +73,13 @@ def main() -> None:
         return
     dataset, tokenizer = open_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
-    with claim(folder, "--out-dir"):
-        train(config, pretraining(config, dataset, tokenizer), dataset)
-
-
-def train(config: TrainConfig, task: Task, dataset: Dataset) -> None:
-    """Make or resume the model and train it."""
-    folder = Path(config.out_dir)
-    last = find_last(config, task)
-    if last and last.step >= config.max_steps:
-        draw_loss(folder)
-        print(f"{last.path} is at step {last.step} of {config.max_steps} already. To go on, give more --max-steps")
-        return
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
-    trouble = cannot_compile(device) if config.compile else None
-    if trouble:
-        print(f"torch.compile does not work here, going on without it: {trouble}")
-    torch.manual_seed(config.seed)
-    model = GPT(config.model).to(device)
-    model.checkpoint_activations = config.checkpoint_activations
-    require_room(folder, model)
-    trainer = Trainer(config, model, task, device, dtype)
     available, tokens_per_step = len(dataset.stream("train")), config.rows_per_step * config.model.block_size
     facts = (
-        f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}",
-        f"{available:,} training tokens in {config.data_dir}, {task.order}; {tokens_per_step:,} in a step, "
-        f"{config.max_steps * tokens_per_step:,} in all, {config.max_steps * tokens_per_step / available:.2f} epochs",
+        f"{available:,} training tokens in {config.data_dir}, {dataset.order}; {tokens_per_step:,} in a step, "
+        f"{config.max_steps * tokens_per_step:,} in all, {config.max_steps * tokens_per_step / available:.2f} epochs"
     )
-    print(describe(config, *facts))
-    if last:
-        trainer.resume(last)
-        changes = differences(last.train_config, dataclasses.asdict(config))
-        print(f"going on from {last.path} at step {last.step}" + (f"; set otherwise: {'; '.join(changes)}" if changes else ""))
-        del last  # its weights would stay in memory
-    write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": facts})
-    if config.compile and not trouble:
-        model.compile(dynamic=False)
-    trainer.run()
-    print(f"finished: the lowest validation loss, {trainer.best_loss:.4f}, is in {folder / BEST}; the curve is in {folder / PICTURE}")
+    with claim(folder, "--out-dir"):
+        train(config, pretraining(config, dataset, tokenizer), lambda: GPT(config.model), "--max-steps", facts)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,23 @@
 
 import dataclasses
 import math
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
-from config import IGNORE, TrainConfig, differences
+from config import IGNORE, LoopConfig, Stage
 from device import autocast, peak_flops
 from errors import Stopped, StopSignals, UserError, silence
-from evaluation import Loss, measure_loss
+from evaluation import Loss, measure_loss, to_device
 from metrics import Metrics, draw_loss
 from model import GPT
 from optimizer import learning_rate, make_optimizer
@@ -35,17 +33,22 @@ T = TypeVar("T")
 class Task:
     """What is learnt: the same loop serves every one."""
 
+    stage: Stage
     tokenizer: Tokenizer
     order: Order
     draw: Callable[[int, int], Rows]  # rows number .. from .. on, of an endless sequence: a function of its arguments alone
     validation: Callable[[int], Iterable[Rows]]  # the same rows every time, in batches of ..
     sample: Callable[[GPT, int], str]  # a text the model wrote at this step, for a person to read; empty for none
+    smaller: str = "If it is on already, try a smaller --block-size or a smaller model"  # the way out when one sequence does not fit
+    # What the validation loss is compared with, by name: the same measured on other rows.
+    controls: Mapping[str, Callable[[int], Iterable[Rows]]] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what a run that goes on must share with the one that stopped
 
 
 class Trainer:
     """A run: its model, its optimizer and how far it came."""
 
-    def __init__(self, config: TrainConfig, model: GPT, task: Task, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, config: LoopConfig, model: GPT, task: Task, device: torch.device, dtype: torch.dtype) -> None:
         self.config = config
         self.model = model
         self.task = task
@@ -120,7 +123,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.step += 1
-        self.tokens += int((rows.targets != IGNORE).sum())
+        self.tokens += rows.tokens
         return {"loss": loss, "lr": lr, "grad_norm": norm}
 
     def add_gradients(self, rows: Rows) -> float:
@@ -132,14 +135,10 @@ class Trainer:
         for start in range(0, len(rows.inputs), self.micro_batch):
             part = rows[start : start + self.micro_batch]
             with autocast(self.device, self.dtype):
-                loss = self.model(self.to_device(part.inputs), self.to_device(part.targets)) / targets
+                loss = self.model(*to_device(part, self.device)) / targets
             self.scaler.scale(loss).backward()
             total += loss.detach()
         return total.item()
-
-    def to_device(self, array: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
 
     def fit(self, compute: Callable[[], T]) -> T:
         """Compute in micro-batches as large as the memory allows; the rows of a step stay the same."""
@@ -151,7 +150,7 @@ class Trainer:
             if self.micro_batch == 1:
                 raise UserError(
                     f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "
-                    "Try --checkpoint-activations, a smaller --block-size or a smaller model"
+                    f"Try --checkpoint-activations. {self.task.smaller}"
                 )
             self.micro_batch = math.ceil(self.micro_batch / 2)
             self.optimizer.zero_grad()
@@ -163,27 +162,33 @@ class Trainer:
     def evaluate(self, metrics: Metrics) -> None:
         """Measure, sample, save."""
         task = self.task
-        loss = self.fit(self.measure)
+        loss = self.fit(partial(self.measure, "validation", task.validation))
         if not math.isfinite(loss.nats_per_token):
             raise UserError(
                 f"step {self.step}: the validation loss is {loss.nats_per_token}; nothing after step {self.saved_step} is saved. "
                 "Try a lower --lr, a longer --warmup-steps or --dtype float32"
             )
         is_best = self.step > 0 and loss.nats_per_token < self.best_loss
+        values = {"val_loss": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte}
+        line = f"step {self.step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
+        for name, rows in task.controls.items():
+            control = self.fit(partial(self.measure, name, rows))
+            key = name.replace(" ", "_")
+            values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
+            line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
         sample = task.sample(self.model, self.step)
-        metrics.add(self.step, tokens=self.tokens, val_loss=loss.nats_per_token, bits_per_byte=loss.bits_per_byte, sample=sample)
+        metrics.add(self.step, tokens=self.tokens, **values, sample=sample)
         if self.step:
             self.best_loss = min(self.best_loss, loss.nats_per_token)
             self.save(LAST, loss.nats_per_token)
         if is_best:
             self.save(BEST, loss.nats_per_token)
-        line = f"step {self.step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
         line += ", the best so far" if is_best else ""
         self.say("\n".join([line, *("    | " + text for text in sample.splitlines())]))
 
-    def measure(self) -> Loss:
-        """The loss on the validation rows; a bar shows that something is going on."""
-        batches = tqdm(self.task.validation(self.micro_batch), desc="validation", unit=" batches", leave=False, disable=None)
+    def measure(self, name: str, rows: Callable[[int], Iterable[Rows]]) -> Loss:
+        """The loss on rows; a bar shows that something is going on."""
+        batches = tqdm(rows(self.micro_batch), desc=name, unit=" batches", leave=False, disable=None)
         return measure_loss(self.model, batches, self.task.tokenizer.bytes_per_id, self.dtype)
 
     def describe(self, values: dict[str, float]) -> str:
@@ -206,6 +211,8 @@ class Trainer:
             self.folder / name,
             model=self.model,
             train_config=dataclasses.asdict(self.config),
+            stage=self.task.stage,
+            identity=dict(self.task.identity),
             tokenizer=self.task.tokenizer,
             order=self.task.order,
             step=self.step,
@@ -228,7 +235,7 @@ class Trainer:
         self.step = self.resumed_step = self.saved_step = last.step
         self.tokens, self.best_loss = last.tokens, last.resuming["best_val_loss"]
         best = self.folder / BEST
-        if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best).step == last.step):
+        if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best, self.task.stage).step == last.step):
             self.save(BEST, last.val_loss)  # the run was killed between the two
 
 
@@ -252,35 +259,3 @@ class Clock:
         self._start, self._tokens = now, tokens
         flops = rate * flops_per_token
         return {"tokens_per_second": rate, "tflops": flops / 1e12, **({"share_of_peak": flops / peak} if peak else {})}
-
-
-def find_last(config: TrainConfig, task: Task) -> Checkpoint | None:
-    """The checkpoint that this run goes on from, if there is one; one of another kind of run is refused."""
-    path = Path(config.out_dir) / LAST
-    if not path.is_file():
-        if path.with_name(BEST).is_file():
-            raise UserError(f"{path.with_name(BEST)} is of a run that left no {LAST} to go on from. Give another --out-dir, or delete it")
-        return None
-    last = load_checkpoint(path, mapped=False)  # mapped, the file would stay on the disk after it is replaced
-    if last.resuming is None:
-        raise UserError(f"{path} holds no optimizer, so it cannot be resumed. Give another --out-dir, or delete it")
-    was = dataclasses.asdict(last.model_config) | {"tokenizer": last.tokenizer.sha256[:12], "order": last.order}
-    now = dataclasses.asdict(config.model) | {"tokenizer": task.tokenizer.sha256[:12], "order": task.order}
-    # Batches are counted in rows of a shuffled order: with other numbers some would come twice and some never.
-    was |= {"rows in a step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
-    now |= {"rows in a step": config.rows_per_step, "seed": config.seed}
-    changes = differences(was, now)
-    if changes:
-        raise UserError(f"{path} is of another run: {'; '.join(changes)}. Give the same settings or another --out-dir")
-    return last
-
-
-def require_room(folder: Path, model: GPT) -> None:
-    """Refuse before the first step what would fail at the first checkpoint: best, last, and the file that will take its place."""
-    last = 3 * 4 * model.count_parameters()  # weights and at most two running means, in float32
-    there = sum((folder / name).stat().st_size for name in (BEST, LAST) if (folder / name).is_file())
-    needed, free = last // 3 + 2 * last - there, shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{folder}: the checkpoints need {needed / 1e6:,.0f} MB more, {free / 1e6:,.0f} are free. Make room or give another --out-dir"
-        )

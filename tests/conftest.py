@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def make_documents(count: int, seed: int = 0) -> list[str]:
 
 def write_jsonl(path: Path, documents: list[str]) -> Path:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
+    return path
+
+
+def make_pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Pairs in the spelling of Alpaca, whose response tells what the instruction was."""
+    chooser = random.Random(seed)
+    pairs = []
+    for index in range(count):
+        words = " ".join(chooser.choices(WORDS.split(), k=chooser.randint(1, 6)))
+        pairs.append({"instruction": f"Repeat {words}", "input": f"{index} times" if index % 3 else "", "output": f"{words} {index}"})
+    return pairs
+
+
+def write_pairs(path: Path, pairs: Sequence[Mapping[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     return path
 
 
@@ -74,3 +90,37 @@ def dataset_folder(documents: list[str], tmp_path_factory: pytest.TempPathFactor
     )
     assert result.returncode == 0, result.stderr
     return folder / "small"
+
+
+@pytest.fixture(scope="session")
+def checkpoints(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A pretrained and a tuned checkpoint of a small model that was never trained: it writes at once, and nonsense."""
+    import torch
+
+    from checkpoint import save_checkpoint
+    from config import ModelConfig
+    from model import GPT
+    from tokenizer import Tokenizer
+
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(n_layer=2, n_head=2, n_embed=32, block_size=512, vocab_size=400))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made = {}
+    for stage in ("pretraining", "tuning"):
+        made[stage] = folder / stage / "best_checkpoint.pt"
+        made[stage].parent.mkdir()
+        save_checkpoint(
+            made[stage],
+            model=model,
+            train_config={},
+            stage=stage,
+            identity={},
+            tokenizer=Tokenizer.load(dataset_folder),
+            order="backward",
+            step=1,
+            tokens=1,
+            val_loss=6.0,
+        )
+    return made

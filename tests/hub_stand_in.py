@@ -126,7 +126,7 @@ class HubStandIn:
         if path.startswith(files):
             return self._file(path.removeprefix(files).partition("/")[2])
         what, _, rest = path.removeprefix(api).partition("/")
-        if path.startswith(api) and what == "revision":
+        if path == api.rstrip("/") or (path.startswith(api) and what == "revision"):
             return _as_json({"_id": "0", "id": self.repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]})
         if path.startswith(api) and what == "tree":
             return self._listing(rest.partition("/")[2], recursive)

@@ -25,13 +25,15 @@ def model() -> GPT:
 def saved(model: GPT, dataset_folder: Path, tmp_path: Path) -> Path:
     path = tmp_path / "best_checkpoint.pt"
     tokenizer = Tokenizer.load(dataset_folder)
-    save_checkpoint(path, model=model, train_config={"lr": 1.0}, tokenizer=tokenizer, order="backward", step=3, tokens=9, val_loss=2.5)
+    run = {"train_config": {"lr": 1.0}, "identity": {"of": "a test"}, "step": 3, "tokens": 9, "val_loss": 2.5}
+    save_checkpoint(path, model=model, stage="pretraining", tokenizer=tokenizer, order="backward", **run)  # type: ignore[arg-type]  # by name
     return path
 
 
 def test_what_was_saved_comes_back(saved: Path, model: GPT, dataset_folder: Path) -> None:
     checkpoint = load_checkpoint(saved)
     assert (checkpoint.step, checkpoint.tokens, checkpoint.val_loss, checkpoint.order) == (3, 9, 2.5, "backward")
+    assert (checkpoint.stage, checkpoint.identity, checkpoint.train_config) == ("pretraining", {"of": "a test"}, {"lr": 1.0})
     assert checkpoint.model_config == SHAPE
     assert checkpoint.tokenizer.sha256 == Tokenizer.load(dataset_folder).sha256
     ids = torch.arange(8)[None]

@@ -15,7 +15,7 @@ from shards import Rows
 class FixedGuess(GPT):
     """Gives id 1 a half and shares the other half among the seven others, whatever it reads."""
 
-    def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None, examples: torch.Tensor | None = None) -> torch.Tensor:
         assert targets is not None
         nats = torch.where(targets == 1, math.log(2), math.log(14))
         return nats[targets != IGNORE].sum()
@@ -48,6 +48,6 @@ def test_batches_add_up(model: GPT) -> None:
 def test_dropout_is_off_while_measuring() -> None:
     torch.manual_seed(0)
     model = GPT(ModelConfig(n_layer=1, n_head=1, n_embed=8, block_size=4, vocab_size=8, dropout=0.5)).train()
-    torch.nn.init.normal_(model.blocks[0].mlp.down.weight)  # type: ignore[union-attr, arg-type]
+    torch.nn.init.normal_(model.blocks[0].mlp.down.weight)  # type: ignore[union-attr, arg-type]  # a block
     rows = Rows(np.ones((2, 4), np.int64), np.ones((2, 4), np.int64))
     assert len({measure_loss(model, [rows], np.ones(8, np.int64), torch.float32) for _ in range(3)}) == 1

@@ -4,22 +4,19 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from config import PreprocessConfig
-from corpus import Corpus, Document, Position, open_corpus
+from corpus import Position, open_documents
 from errors import UserError
-from files import TEXT_SEPARATOR, find_files, read_text
+from files import find_files
 from shards import open_dataset
 from tests.conftest import fails_with, make_documents, run_script
-from text import normalise_line_ends
 
 BOM = b"\xef\xbb\xbf"
 TEXTS = ["Once upon a time.\nThe end.", "  日本語 naïve 🙂\n\n\tindented ", "say <|endoftext|> aloud", "CRLF\r\nhere", "\ufeffinside"]
@@ -28,7 +25,7 @@ READ_TEXTS = [text.replace("\r\n", "\n") for text in TEXTS]
 
 def read(*inputs: Path | str, field: str = "text", limit: int = 1 << 20) -> list[bytes | None]:
     """The documents of local files, the parts of each put together again."""
-    corpus = open_corpus(PreprocessConfig(input=tuple(map(str, inputs)), field=field, max_document_bytes=limit))
+    corpus = open_documents(PreprocessConfig(input=tuple(map(str, inputs)), field=field, max_document_bytes=limit))
     documents: list[bytes | None] = []
     for row, _ in corpus.read(Position(0, 0)):
         for text, continues in row:
@@ -161,12 +158,12 @@ def test_folders_globs_and_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_strings(".") == everything
     for given_input in ("c/notes.md", "c/*", "c/x.txt.bak"):
         error = refused(given_input)
-        assert "cannot tell what this is; known are .parquet, .jsonl" in str(error)
+        assert "what can be read ends in .parquet, .jsonl" in str(error)
         assert error.exit_code == 2
     for given_input in ("nothing.txt", "nothing/*.txt", "c/n*", "x" * 5000):
         assert refused(given_input).exit_code == 2
     (tmp_path / "empty").mkdir()
-    assert "--input empty: no such file, and no .parquet, .jsonl" in str(refused("b.txt", "empty"))
+    assert "--input empty: no such file, or nothing in it that ends in .parquet, .jsonl" in str(refused("b.txt", "empty"))
 
 
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".parquet"])
@@ -176,7 +173,7 @@ def test_a_line_of_many_megabytes_comes_in_parts(ending: str, tmp_path: Path) ->
     path = tmp_path / f"a{ending}"
     data = {".txt": text.encode(), ".jsonl": as_lines([text]), ".parquet": as_parquet(tmp_path, text=[text])}
     path.write_bytes(data[ending])
-    corpus = open_corpus(PreprocessConfig(input=(str(path),), max_document_bytes=1500))
+    corpus = open_documents(PreprocessConfig(input=(str(path),), max_document_bytes=1500))
     documents = [document for row, _ in corpus.read(Position(0, 0)) for document in row]
     parts = [document.text.decode() for document in documents if document.text is not None]
     assert [document.continues for document in documents] == [False] + [True] * (len(parts) - 1)
@@ -189,7 +186,7 @@ def test_reading_begins_anywhere(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(as_lines(TEXTS))
     (tmp_path / "b.txt").write_bytes(as_text(TEXTS))
     (tmp_path / "c.parquet").write_bytes(as_parquet(tmp_path, text=TEXTS * 50))
-    corpus = open_corpus(PreprocessConfig(input=(str(tmp_path),)))
+    corpus = open_documents(PreprocessConfig(input=(str(tmp_path),)))
     rows = list(corpus.read(Position(0, 0)))
     assert [row[0].text for row, _ in rows] == [text.encode() for text in READ_TEXTS * 52]
     for index in (0, 3, 4, 5, 12, 200, len(rows) - 1):
@@ -312,66 +309,4 @@ def test_a_file_that_breaks_late_keeps_what_is_done(tmp_path: Path) -> None:
     fails_with(run_script(*flags), 1, f"{source}, line 25001, column ")
     assert (folder / "unfinished" / "chunk_00000.json").is_file()
     source.write_bytes(source.read_bytes() + b"}\n")
-    fails_with(run_script(*flags), 2, "was made with other settings", "delete the folder")
-
-
-# Characters of one to four bytes, and all that is cut at.
-ALPHABET = st.sampled_from(["a", "é", "語", "🙂", " ", "\n", "\r", "\r\n", "<|endoftext|>", "\ufeff", "bcdefghijklmnop"])
-STRINGS = st.lists(ALPHABET, max_size=40).map("".join)
-
-
-def cut(text: bytes, limit: int) -> list[bytes]:
-    """The parts of a document, as every reader of a corpus gets them."""
-
-    def open_file(file: int, row: int) -> Iterator[Document]:
-        yield Document(text, False)
-
-    [(documents, position)] = Corpus(("memory",), open_file, limit, 0).read(Position(0, 0))
-    assert position == Position(0, 1)
-    assert [document.continues for document in documents] == [False] + [True] * (len(documents) - 1)
-    return [document.text for document in documents if document.text is not None]
-
-
-@given(STRINGS, st.integers(5, 40))
-def test_parts_are_a_documents_text(text: str, limit: int) -> None:
-    whole = text.replace("\r\n", "\n").encode()
-    parts = cut(text.encode(), limit)
-    assert b"".join(parts) == whole
-    place = 0
-    for part in parts[:-1]:
-        assert 0 < len(part) <= limit
-        part.decode()
-        reach = whole[place : place + limit]
-        mark = b"\n" if b"\n" in reach else b" "
-        assert part == reach[: reach.rindex(mark) + 1] if mark in reach else len(part) > limit - 4
-        place += len(part)
-    assert len(parts[-1]) <= limit
-
-
-@given(st.binary(max_size=200), st.integers(5, 40))
-def test_parts_of_bytes_that_are_no_text(data: bytes, limit: int) -> None:
-    parts = cut(data, limit)
-    assert b"".join(parts) == data.replace(b"\r\n", b"\n")
-    assert all(0 < len(part) <= limit for part in parts[:-1])
-
-
-def is_document(text: str) -> bool:
-    """It has no line that is a separator, nor what a reader takes away: a mark of the byte order, half of a line break."""
-    lines = text.encode().split(b"\n")
-    return not (any(re.match(rb"\s*<\|endoftext\|>(\s|$)", line) for line in lines) or text.startswith("\ufeff") or text.endswith("\r"))
-
-
-@example(["bcdefghijklmnopa<|endoftext|>\nx"], "\n", 16)  # a piece of a line looks like a separator
-@example(["bcdefghijklmnop\r\nx"], "\n", 16)  # a piece ends inside a line break
-@given(st.lists(STRINGS.filter(is_document), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]), st.integers(16, 60))
-def test_a_text_file_gives_its_documents_back(tmp_path_factory: pytest.TempPathFactory, texts: list[str], end: str, limit: int) -> None:
-    path = tmp_path_factory.getbasetemp() / "property.txt"
-    path.write_bytes(as_text(texts, end) + end.encode())
-    found: list[bytes] = []
-    for part, continues in read_text(str(path), limit):
-        assert len(part) <= limit
-        part.decode()
-        part = normalise_line_ends(part)  # as every part is read
-        found.append(found.pop() + part if continues else part)
-    assert found == [normalise_line_ends(text.encode()) for text in texts]
-    assert TEXT_SEPARATOR not in [line.strip() for text in found for line in text.split(b"\n")]
+    fails_with(run_script(*flags), 2, "was begun with other settings", "delete the folder")

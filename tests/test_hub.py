@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from config import CHUNK_DOCUMENTS
+from shards import open_dataset
 from tests.conftest import ROOT, fails_with
 from tests.hub_stand_in import COMMIT, HubStandIn, Request, Trouble
 from text import reverse_words
@@ -42,6 +43,10 @@ configs:
   data_files:
   - split: train
     path: broken/*.parquet
+- config_name: chats
+  data_files:
+  - split: train
+    path: chats/*.parquet
 - config_name: large
   data_files:
   - split: train
@@ -76,6 +81,10 @@ def hub() -> Iterator[HubStandIn]:
     files["broken/0.parquet"] = files["data/odd.parquet"][:-20]
     # More than the 32 MiB that a reader asks for at once, so that its rows come in several requests.
     files["large/0.parquet"] = as_parquet(pa.array(texts[:LARGE_ROWS]), padding=[bytes(12_000)] * LARGE_ROWS)
+    turns = [[{"role": "user", "content": f"say {index}"}, {"role": "assistant", "content": f"it is {index}"}] for index in range(300)]
+    table = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"messages": turns, "id": list(range(300))}), table)
+    files["chats/0.parquet"] = table.getvalue()
     assert all(len(data) > 2 * TAIL_BYTES for name, data in files.items() if name.startswith(FOLDER))
     with HubStandIn(NAME, {"README.md": README, **files}) as stand_in:
         yield stand_in
@@ -193,11 +202,11 @@ def test_offline_mode_is_named_at_once(hub: HubStandIn, tmp_path: Path) -> None:
 FIRST_ROWS = """
 import json, sys
 from config import PreprocessConfig
-from corpus import Position, open_corpus
+from corpus import Position, open_documents
 from errors import UserError
 for flags in json.loads(sys.argv[1]):
     try:
-        print(next(open_corpus(PreprocessConfig(dataset="someone/stand-in", retries=2, **flags)).read(Position(0, 0))))
+        print(next(open_documents(PreprocessConfig(dataset="someone/stand-in", retries=2, **flags)).read(Position(0, 0))))
     except UserError as error:
         print(error)
 """
@@ -205,8 +214,8 @@ for flags in json.loads(sys.argv[1]):
 
 def test_what_a_dataset_lacks_is_named_at_once(hub: HubStandIn, tmp_path: Path) -> None:
     cases = [
-        ({"subset": "sample-10BT"}, ["'sample-10BT' not found", "'odd', 'sample-100BT', 'broken', 'large'"]),
-        ({"subset": ""}, ["'odd', 'sample-100BT', 'broken', 'large'"]),
+        ({"subset": "sample-10BT"}, ["'sample-10BT' not found", "'odd', 'sample-100BT', 'broken', 'chats', 'large'"]),
+        ({"subset": ""}, ["'odd', 'sample-100BT', 'broken', 'chats', 'large'"]),
         ({"split": "test"}, ["'test'", "'train'"]),
         ({"field": "content"}, ["'content'", "text, id, url", "--field"]),
         ({"field": "id"}, ["file 1 of 5: the field 'id' holds int64, not text"]),
@@ -238,9 +247,9 @@ def test_odd_rows_are_counted_not_fatal(hub: HubStandIn, tmp_path: Path) -> None
 READ_ROWS = """
 import json, sys, time
 from config import PreprocessConfig
-from corpus import Position, open_corpus
+from corpus import Position, open_documents
 subset, starts = json.loads(sys.argv[1])
-corpus = open_corpus(PreprocessConfig(dataset="someone/stand-in", subset=subset, retries=1))
+corpus = open_documents(PreprocessConfig(dataset="someone/stand-in", subset=subset, retries=1))
 found, pauses = [], []
 time.sleep = lambda seconds: pauses.append((seconds, len(rows)))
 for start in starts:
@@ -280,3 +289,38 @@ def test_a_file_that_breaks_off_is_taken_up_in_its_middle(hub: HubStandIn, tmp_p
     assert 0 < rows_before < LARGE_ROWS
     texts = [text.replace("\r\n", "\n") for text in documents()[:LARGE_ROWS]]
     assert rows == [[LARGE_ROWS, texts[0], texts[-1], [0, 1], [0, LARGE_ROWS], sum(map(len, texts))]]
+
+
+def check_pairs(hub: HubStandIn, subset: str, tokenizer_folder: Path, folder: Path) -> None:
+    """300 pairs come through a hub that fails once."""
+    flags = ["--dataset", NAME, "--subset", subset, "--data-dir", str(folder / "data"), "--tokenizer", str(tokenizer_folder)]
+    few = ["--vocab-size", "400", "--retries", "2", "--workers", "1", "--block-size", "64"]
+    result = run(["preprocess_instruct.py", *flags, *few], hub.url, folder)
+    assert result.returncode == 0, result.stderr
+    assert pauses(result) == [1]
+    dataset = open_dataset(folder / "data", "pairs")
+    assert sum(shard.documents for shard in dataset.shards("train") + dataset.shards("val")) == 300
+    assert dataset.meta["revision"] == COMMIT
+    tokenizer = Tokenizer.load(folder / "data")
+    ids = np.fromfile(folder / "data" / "train_00000.bin", "<u2")
+    starts = np.flatnonzero(ids == tokenizer.end_of_text)
+    for part in np.split(ids, starts[1:]):
+        assert re.fullmatch(r"(\d+) is it\1 say", tokenizer.decode(part))  # both texts turned round
+
+
+def test_chats_arrive_from_the_hub(hub: HubStandIn, undisturbed: Path, tmp_path: Path) -> None:
+    hub.troubles = [Trouble("chats/0.parquet", status=503)]
+    check_pairs(hub, "chats", undisturbed / "data", tmp_path)
+
+
+def test_pairs_in_json_lines_arrive_from_the_hub(undisturbed: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": "say", "input": str(index), "output": f"it is {index}"} for index in range(300)]
+    with HubStandIn(NAME, {"open-instruct.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}) as hub:
+        hub.troubles = [Trouble(".jsonl", status=503)]
+        check_pairs(hub, "", undisturbed / "data", tmp_path)
+
+
+def test_a_dataset_without_pairs_is_refused_with_its_fields(hub: HubStandIn, undisturbed: Path, tmp_path: Path) -> None:
+    flags = ["--dataset", NAME, "--subset", "sample-100BT", "--tokenizer", str(undisturbed / "data"), "--vocab-size", "400"]
+    result = run(["preprocess_instruct.py", *flags, "--data-dir", str(tmp_path / "data")], hub.url, tmp_path)
+    fails_with(result, 2, "has the fields text, id, url", "instruction or prompt")

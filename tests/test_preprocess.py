@@ -100,7 +100,7 @@ def test_a_long_document_is_cut_and_counted(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text(text, encoding="utf-8")
     folder = tmp_path / "data"
     flags = ["--input", tmp_path / "novel.txt", "--data-dir", folder, "--vocab-size", 400]
-    fails_with(run_script("preprocess_xcoax.py", *flags), 1, "1 usable documents", "--max-document-bytes")
+    fails_with(run_script("preprocess_xcoax.py", *flags), 1, "usable documents: 1", "--max-document-bytes")
     shutil.rmtree(folder)
     result = run_script("preprocess_xcoax.py", *flags, "--max-document-bytes", 1024)
     assert result.returncode == 0, result.stderr

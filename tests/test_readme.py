@@ -1,18 +1,21 @@
 """The README tells the truth: its offline blocks run, its other commands parse, its table of files is the folder."""
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from config import PREPROCESS_PRESETS, TRAIN_PRESETS, read_flags
+from flags import read_flags
 from model import GPT
+from presets import FINETUNE_PRESETS, INSTRUCT_PRESETS, PREPROCESS_PRESETS, SAMPLE_INSTRUCT_PRESETS, SAMPLE_PRESETS, TRAIN_PRESETS
 from tests.conftest import ROOT
-from world import stories
+from world import pairs, stories
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh( offline)?\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
@@ -26,13 +29,17 @@ def test_the_blocks_are_found() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_flags_that_exist(command: str) -> None:
-    _, script, *flags = shlex.split(command)
+    _, script, *flags = shlex.split(command.partition(" < ")[0])
     assert (ROOT / script).is_file()
-    if script == "preprocess_xcoax.py":
-        read_flags(PREPROCESS_PRESETS, "", flags)
-    else:
-        assert script == "train_xcoax.py"
-        read_flags(TRAIN_PRESETS, "", flags)
+    presets: dict[str, dict[str, Any]] = {
+        "preprocess_xcoax.py": PREPROCESS_PRESETS,
+        "train_xcoax.py": TRAIN_PRESETS,
+        "preprocess_instruct.py": INSTRUCT_PRESETS,
+        "finetune_xcoax.py": FINETUNE_PRESETS,
+        "sample_xcoax.py": SAMPLE_PRESETS,
+        "sample_xcoax_instruct.py": SAMPLE_INSTRUCT_PRESETS,
+    }
+    read_flags(presets[script], "", flags)
 
 
 def test_the_offline_blocks_run_one_after_the_other(tmp_path: Path) -> None:
@@ -42,12 +49,15 @@ def test_the_offline_blocks_run_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "my_texts").mkdir()
     for index, text in enumerate(stories(600)):
         (tmp_path / "my_texts" / f"{index}.txt").write_text(text + " and that was all.\n", encoding="utf-8")
+    lines = [json.dumps(pair._asdict()) + "\n" for pair in pairs()[0][:300]]
+    (tmp_path / "my_pairs.jsonl").write_text("".join(lines), encoding="utf-8")
     script = "\n".join(block for offline, block in BLOCKS if offline)
     script = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\nset -e\n{script}"
     result = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "and that was all." in result.stdout
     assert (tmp_path / "out" / "mine" / "loss.png").is_file()
+    assert (tmp_path / "out" / "my-pairs" / "best_checkpoint.pt").is_file()
 
 
 def test_the_table_of_files_is_the_folder() -> None:
@@ -69,6 +79,13 @@ def test_the_table_of_presets_is_the_config() -> None:
         assert f"{vocab_size:,} ids" in row
         assert f"{train.rows_per_step * shape.block_size:,} tokens × {train.max_steps:,} steps" in row
         assert f" {train.schedule}," in row
+
+
+def test_no_link_is_dead_and_nothing_is_left_to_fill_in() -> None:
+    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in README.splitlines() if line.startswith("#")}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.removeprefix("#") in headings if target.startswith("#") else (ROOT / target).is_file(), target
+    assert not re.findall(r"\b[A-Z]+_[A-Z_]+\b", README)
 
 
 def test_nothing_of_a_machine_stands_in_the_project() -> None:

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from checkpoint import load_checkpoint
-from config import IGNORE, TRAIN_PRESETS, ModelConfig, TrainConfig
+from config import IGNORE, ModelConfig, TrainConfig
 from errors import Stopped, UserError
 from metrics import draw_loss, read_metrics
 from model import GPT
+from presets import TRAIN_PRESETS
+from session import require_room
 from shards import Rows
 from tokenizer import Tokenizer
-from training import Task, Trainer, require_room
+from training import Task, Trainer
 
 
 class Sequences:
@@ -32,7 +34,7 @@ class Sequences:
 
     def task(self, dataset_folder: Path) -> Task:
         tokenizer = Tokenizer.load(dataset_folder)
-        return Task(tokenizer, "backward", self.draw, lambda batch: [self.draw(7, 4)[:batch]], lambda model, step: "")
+        return Task("pretraining", tokenizer, "backward", self.draw, lambda batch: [self.draw(7, 4)[:batch]], lambda model, step: "")
 
 
 def make_trainer(dataset_folder: Path, out: Path, dtype: torch.dtype = torch.float32, **changes: object) -> Trainer:
@@ -40,7 +42,7 @@ def make_trainer(dataset_folder: Path, out: Path, dtype: torch.dtype = torch.flo
     preset = dataclasses.replace(
         TRAIN_PRESETS["xcoax"], model=shape, out_dir=str(out), batch_size=4, grad_accum=1, max_steps=10, warmup_steps=2
     )
-    config: TrainConfig = dataclasses.replace(preset, **{"lr": 1e-2, "eval_every": 100, **changes})  # type: ignore[arg-type]
+    config: TrainConfig = dataclasses.replace(preset, **{"lr": 1e-2, "eval_every": 100, **changes})  # type: ignore[arg-type]  # by name
     out.mkdir(exist_ok=True)
     torch.manual_seed(0)
     return Trainer(config, GPT(shape), Sequences(8).task(dataset_folder), torch.device("cpu"), dtype)
@@ -60,7 +62,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_rows(
     dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class SmallMemory(GPT):
-        def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None, examples: torch.Tensor | None = None) -> torch.Tensor:
             if len(ids) > room:
                 raise torch.OutOfMemoryError("out of memory")
             return super().forward(ids, targets)
@@ -83,7 +85,7 @@ def test_a_run_starts_where_not_even_the_first_evaluation_fits(
     dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class SmallMemory(GPT):
-        def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None, examples: torch.Tensor | None = None) -> torch.Tensor:
             if len(ids) > 2:
                 raise torch.OutOfMemoryError("out of memory")
             return super().forward(ids, targets)

@@ -1,0 +1,116 @@
+"""The presets, each of which says only what differs from the published run, and which command makes what."""
+
+import dataclasses
+from pathlib import Path
+
+from config import (
+    BenchmarkConfig,
+    FinetuneConfig,
+    InstructConfig,
+    ModelConfig,
+    PreprocessConfig,
+    SampleConfig,
+    SampleInstructConfig,
+    Script,
+    TrainConfig,
+)
+
+PREPROCESS_PRESETS = {
+    "xcoax": PreprocessConfig(),
+    "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
+    "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
+}
+
+TRAIN_PRESETS = {
+    "xcoax": TrainConfig(),
+    "tinystories": TrainConfig(
+        data_dir="data/tinystories",
+        out_dir="out/tinystories",
+        model=ModelConfig(n_layer=8, n_head=8, n_embed=512, block_size=512),
+        grad_accum=1,
+        lr=1e-3,
+        warmup_steps=200,
+    ),
+    "demo": TrainConfig(
+        data_dir="data/demo",
+        out_dir="out/demo",
+        model=ModelConfig(n_layer=4, n_head=4, n_embed=128, block_size=128),
+        batch_size=32,
+        grad_accum=1,
+        max_steps=400,
+        optimizer="muon",
+        lr=3e-3,
+        min_lr_share=0.0,
+        warmup_steps=20,
+        schedule="wsd",
+        eval_every=200,
+        eval_tokens=1 << 15,
+        log_every=20,
+        sample_tokens=48,
+        compile=False,
+    ),
+}
+
+INSTRUCT_PRESETS = {
+    "xcoax": InstructConfig(),
+    "tinystories": InstructConfig(data_dir="data/tinystories-instruct", tokenizer="data/tinystories", vocab_size=4096, block_size=512),
+    "demo": InstructConfig(
+        data_dir="data/demo-instruct",
+        input=("data/demo-world/pairs_train.jsonl",),
+        tokenizer="data/demo",
+        vocab_size=1024,
+        val_share=0.05,
+        block_size=128,
+    ),
+}
+
+FINETUNE_PRESETS = {
+    "xcoax": FinetuneConfig(),
+    "tinystories": FinetuneConfig(
+        model_path="out/tinystories/best_checkpoint.pt", data_dir="data/tinystories-instruct", out_dir="out/tinystories-instruct"
+    ),
+    "demo": FinetuneConfig(
+        model_path="out/demo/best_checkpoint.pt",
+        data_dir="data/demo-instruct",
+        out_dir="out/demo-instruct",
+        epochs=8,
+        batch_size=16,
+        optimizer="muon",
+        lr=3e-3,
+        min_lr_share=0.0,
+        warmup_steps=20,
+        schedule="wsd",
+        eval_every=200,
+        log_every=20,
+        compile=False,
+    ),
+}
+
+SAMPLE_PRESETS = {
+    name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(200, preset.model.block_size // 2))
+    for name, preset in TRAIN_PRESETS.items()
+}
+
+SAMPLE_INSTRUCT_PRESETS = {
+    name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 200)
+    for name, preset in FINETUNE_PRESETS.items()
+}
+
+BENCHMARK_PRESETS = {
+    name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), tokens=32)
+    for name, preset in TRAIN_PRESETS.items()
+}
+
+
+def command_for(script: Script, folder: Path) -> str:
+    """The command that makes a data folder or a folder of checkpoints."""
+    folders: dict[Script, dict[str, str]] = {
+        "preprocess_xcoax.py": {name: preset.data_dir for name, preset in PREPROCESS_PRESETS.items()},
+        "preprocess_instruct.py": {name: preset.data_dir for name, preset in INSTRUCT_PRESETS.items()},
+        "train_xcoax.py": {name: preset.out_dir for name, preset in TRAIN_PRESETS.items()},
+        "finetune_xcoax.py": {name: preset.out_dir for name, preset in FINETUNE_PRESETS.items()},
+    }
+    for name, made in folders[script].items():
+        if Path(made) == folder:
+            return f"python {script}" + (f" {name}" if name != "xcoax" else "")
+    return f"python {script} {'--data-dir' if script.startswith('preprocess') else '--out-dir'} {folder}"
