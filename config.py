@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from errors import BAD_FLAGS, UserError
+from errors import require, require_not_negative, require_positive
 from text import Order
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
@@ -53,12 +53,9 @@ class ModelConfig:
         return 64 * math.ceil(self.vocab_size / 64)
 
     def check(self) -> None:
-        _require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
-        _require(
-            self.n_embed % (2 * self.n_head) == 0,
-            f"--n-head {self.n_head} and --n-embed {self.n_embed}: the width must be a multiple of twice the heads",
-        )
-        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
+        require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
+        require(self.n_embed % (2 * self.n_head) == 0, f"--n-embed {self.n_embed}: not a multiple of twice --n-head {self.n_head}")
+        require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,13 @@ class SourceConfig:
     retries: int = 6  # Attempts after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
 
     def check(self) -> None:
-        _require_positive(self, "num_chunks", "workers")
-        _require(0 < self.val_share < 1, f"--val-share {self.val_share}: above 0 and below 1")
-        _require(
+        require_positive(self, "num_chunks", "workers")
+        require(0 < self.val_share < 1, f"--val-share {self.val_share}: above 0 and below 1")
+        require(
             MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE,
             f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (bytes, special tokens, one more) to {MAX_VOCAB_SIZE} (16 bits)",
         )
-        _require(self.retries >= 0, f"--retries {self.retries}: 0 or more")
-        _require(self.seed >= 0, f"--seed {self.seed}: 0 or more")
+        require_not_negative(self, "retries", "seed")
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,8 @@ class PreprocessConfig(SourceConfig):
 
     def check(self) -> None:
         super().check()
-        _require_positive(self, "sample_bytes")
-        _require(
+        require_positive(self, "sample_bytes")
+        require(
             1024 <= self.max_document_bytes <= CHUNK_BYTES,
             f"--max-document-bytes {self.max_document_bytes}: from 1024 to {CHUNK_BYTES}",
         )
@@ -125,7 +121,7 @@ class InstructConfig(SourceConfig):
 
     def check(self) -> None:
         super().check()
-        _require(self.block_size >= 32, f"--block-size {self.block_size}: 32 or more")
+        require(self.block_size >= 32, f"--block-size {self.block_size}: 32 or more")
 
 
 @dataclass(frozen=True)
@@ -159,17 +155,14 @@ class LoopConfig:
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
 
     def check(self) -> None:
-        _require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
-        _require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
-        _require(self.warmup_steps >= 0, f"--warmup-steps {self.warmup_steps}: 0 or more")
-        _require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
+        require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
+        require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
+        require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
+        require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
-        for name in ("weight_decay", "grad_clip"):
-            value = getattr(self, name)
-            _require(value >= 0, f"--{name.replace('_', '-')} {value}: 0 or more")
-        _require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
+            require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
+        require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 
     @property
     def rows_per_step(self) -> int:
@@ -190,8 +183,8 @@ class TrainConfig(LoopConfig):
     def check(self) -> None:
         super().check()
         self.model.check()
-        _require_positive(self, "eval_tokens")
-        _require(self.sample_tokens >= 0, f"--sample-tokens {self.sample_tokens}: 0 or more")
+        require_positive(self, "eval_tokens")
+        require_not_negative(self, "sample_tokens")
 
 
 @dataclass(frozen=True)
@@ -215,7 +208,7 @@ class FinetuneConfig(LoopConfig):
 
     def check(self) -> None:
         super().check()
-        _require_positive(self, "epochs", "eval_pairs")
+        require_positive(self, "epochs", "eval_pairs")
 
 
 @dataclass(frozen=True)
@@ -236,13 +229,13 @@ class WriteConfig:
     quantize: Literal["no", "int8"] = "no"  # int8: matrices of 8 bits, on a CPU faster for one text at a time.
 
     def check(self) -> None:
-        _require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
-        _require(self.max_new_tokens >= 0, f"--max-new-tokens {self.max_new_tokens}: 0 or more")
-        _require(self.temperature >= 0 and math.isfinite(self.temperature), f"--temperature {self.temperature}: 0 or more")
-        _require(self.top_k >= 0, f"--top-k {self.top_k}: 0 (off) or more")
-        _require(0 < self.top_p <= 1, f"--top-p {self.top_p}: above 0, up to 1 (off)")
-        _require(0 <= self.min_p <= 1, f"--min-p {self.min_p}: from 0 (off) to 1")
-        _require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
+        require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
+        require_not_negative(self, "max_new_tokens")
+        require(self.temperature >= 0 and math.isfinite(self.temperature), f"--temperature {self.temperature}: 0 or more")
+        require(self.top_k >= 0, f"--top-k {self.top_k}: 0 (off) or more")
+        require(0 < self.top_p <= 1, f"--top-p {self.top_p}: above 0, up to 1 (off)")
+        require(0 <= self.min_p <= 1, f"--min-p {self.min_p}: from 0 (off) to 1")
+        require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 
 
 @dataclass(frozen=True)
@@ -266,10 +259,10 @@ class SampleInstructConfig(WriteConfig):
 
     def check(self) -> None:
         super().check()
-        _require_positive(self, "batch_size")
+        require_positive(self, "batch_size")
         given = [flag for flag in ("response", "input", "score") if getattr(self, flag)]
-        _require(len(given) < 2, f"--{' and --'.join(given)}: one of them")
-        _require(bool(self.output) == bool(self.input or self.score), "--output goes with --input or --score, and they with it")
+        require(len(given) < 2, f"--{' and --'.join(given)}: one of them")
+        require(bool(self.output) == bool(self.input or self.score), "--output goes with --input or --score, and they with it")
 
 
 @dataclass(frozen=True)
@@ -286,21 +279,42 @@ class BenchmarkConfig:
 
     def check(self) -> None:
         self.model.check()
-        _require_positive(self, "prompt_tokens", "rows", "repeats")
-        _require(self.tokens > 1, f"--tokens {self.tokens}: 2 or more")
-        _require(
+        require_positive(self, "prompt_tokens", "rows", "repeats")
+        require(self.tokens > 1, f"--tokens {self.tokens}: 2 or more")
+        require(
             self.prompt_tokens + self.tokens <= self.model.block_size,
             f"--prompt-tokens {self.prompt_tokens} and --tokens {self.tokens}: more than --block-size {self.model.block_size} together",
         )
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message, BAD_FLAGS)
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """A checkpoint in, its report card out."""
 
+    model_path: str = "out/instruct/best_checkpoint.pt"  # The checkpoint to judge, tuned or only pretrained.
+    against: str = ""  # A second checkpoint to put beside it, such as its forward twin; it gets the same texts.
+    out_dir: str = ""  # Folder for report.json, report.md and the pictures; empty: beside the checkpoint.
+    data_dir: str = ""  # Documents, of which the held-out ones are judged; empty: those that the model was pretrained on.
+    documents: int = 2000  # Held-out documents, evenly spread; 0: all.
+    text: tuple[str, ...] = ()  # Texts to judge beside them: files, folders or globs of .txt .jsonl[.gz|.zst] .json .parquet
+    stride: int = 0  # Tokens by which the window moves over a text longer than the context; 0: half the context.
+    pairs_dir: str = ""  # Instruction pairs, of which the held-out ones are judged; empty: those that the model was tuned on.
+    pairs: str = ""  # A file of other held-out pairs to judge instead: .jsonl[.gz|.zst] .json .parquet
+    max_pairs: int = 1000  # Held-out pairs, evenly spread, that are scored and written for.
+    ranked_pairs: int = 200  # Of these, how many instructions are looked for among others.
+    candidates: tuple[int, ...] = (10, 100, 1000)  # Among how many others.
+    mismatched_share: float = 0.5  # Share of the pairs that get another's response, to be told from the true ones.
+    hellaswag: str = "Rowan/hellaswag"  # The tasks: a data set on the hub, or a file of its rows; empty: left out.
+    hellaswag_tasks: int = 0  # Tasks, evenly spread; 0: all.
+    max_new_tokens: int = 100  # Tokens at most in a generated instruction.
+    batch_size: int = 16  # Rows of the context length that are read, or texts that are written, at once.
+    seed: int = 0  # Seed of what is drawn: other instructions, mismatched pairs, resamples.
+    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
 
-def _require_positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        flag = f"--{name.replace('_', '-')}"
-        _require(value > 0 and math.isfinite(value), f"{flag} {value}: above 0")
+    def check(self) -> None:
+        require_positive(self, "max_pairs", "ranked_pairs", "max_new_tokens", "batch_size")
+        require_not_negative(self, "documents", "stride", "hellaswag_tasks", "seed")
+        require(bool(self.candidates) and min(self.candidates, default=0) > 0, f"--candidates {self.candidates}: above 0")
+        require(0 < self.mismatched_share < 1, f"--mismatched-share {self.mismatched_share}: above 0 and below 1")
+        require(not (self.pairs and self.pairs_dir), "--pairs and --pairs-dir: one of them")

@@ -38,17 +38,18 @@ NOTICE = "This is a toy world: stories from templates, so that a tiny model can 
 def main() -> None:
     started = time.monotonic()
     world = Path(PREPROCESS_PRESETS["demo"].input[0]).parent
-    print(f"{NOTICE}\n\n[1/6] making {STORY_COUNT:,} stories in {world}")
+    print(f"{NOTICE}\n\n[1/7] making {STORY_COUNT:,} stories in {world}")
     if not (world / "pairs_held_out.jsonl").is_file():  # written last
         write_world(world, STORY_COUNT)
-    run_stage("[2/6] words turned round, text turned into tokens", "preprocess_xcoax.py", "demo")
-    run_stage("[3/6] training the model to write the previous word", "train_xcoax.py", "demo")
-    print("\n[4/6] you give the ending, it writes what led there")
+    run_stage("[2/7] words turned round, text turned into tokens", "preprocess_xcoax.py", "demo")
+    run_stage("[3/7] training the model to write the previous word", "train_xcoax.py", "demo")
+    print("\n[4/7] you give the ending, it writes what led there")
     write_towards(Path(TRAIN_PRESETS["demo"].out_dir) / BEST)
-    run_stage("[5/6] pairs of instruction and response, turned round too", "preprocess_instruct.py", "demo")
+    run_stage("[5/7] pairs of instruction and response, turned round too", "preprocess_instruct.py", "demo")
     run_stage("      tuning the model to write the instruction that a response answers", "finetune_xcoax.py", "demo")
-    print("\n[6/6] you give the response, it writes the instruction")
+    print("\n[6/7] you give the response, it writes the instruction")
     write_instructions(Path(FINETUNE_PRESETS["demo"].out_dir) / BEST, world / "pairs_held_out.jsonl")
+    run_stage("[7/7] its report card", "evaluate_xcoax.py", "demo")
     print(f"\nDone in {time.monotonic() - started:.0f} s. {NOTICE}")
     if sys.stdin.isatty() and sys.stdout.isatty():
         talk()

@@ -1,22 +1,18 @@
-"""Token generation with a cache of keys and values, and scoring: ids in, ids out."""
+"""Token generation with a cache of keys and values: ids in, ids out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from errors import first_line
-from model import GPT, Store, part_rows
-from packing import pack
-from shards import PADDING
+from lighter import attention_dtype
+from model import GPT, Store
 
 Ending = Literal["stop", "tokens", "context"]  # a stop id came, the ids asked for are there, the context is full
-SCORED_ROWS = 8  # of the context length, scored together
-SCORED_IDS = 2048  # whose logits are held at a time
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,8 @@ class Engine:
         config = model.config
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
         if self._device.type == "cuda":
-            self._memory = torch.zeros(shape, dtype=_attention_dtype(model), device=self._device)
+            self._memory = torch.zeros(shape, dtype=attention_dtype(model), device=self._device)
         else:
-            # In float32: on a CPU the attention of one new id is then six times as fast as in bfloat16 (measured). And
             # numpy's zeros take memory only where something is written, which is seldom the whole context.
             self._memory = torch.from_numpy(np.zeros(shape, np.float32)).to(self._device)
 
@@ -114,50 +109,6 @@ class Engine:
                 if events[index].ending:
                     self._drop(active, place + index)
             yield from events
-
-    @torch.inference_mode()
-    def score(self, sequences: Sequence[tuple[list[int], list[int]]]) -> Iterator[NDArray[np.float64]]:
-        """Log P of each id of a continuation after its prompt, for each of the (prompt, continuation); packed, and in the order given."""
-        block_size = self.model.config.block_size
-        rows = pack([len(prompt) + len(continuation) - 1 for prompt, continuation in sequences], block_size)
-        found: dict[int, NDArray[np.float64]] = {}
-        for start in range(0, len(rows), SCORED_ROWS):
-            batch = rows[start : start + SCORED_ROWS]
-            found |= self._score_rows([[(index, *sequences[index]) for index in row] for row in batch])
-        return (found[index] for index in range(len(sequences)))
-
-    def _score_rows(self, rows: list[list[tuple[int, list[int], list[int]]]]) -> dict[int, NDArray[np.float64]]:
-        width = max(sum(len(prompt) + len(continuation) - 1 for _, prompt, continuation in row) for row in rows)
-        ids, examples = np.zeros((len(rows), width), np.int64), np.full((len(rows), width), PADDING, np.int64)
-        places: list[NDArray[np.int64]] = []  # of the states that foretell each continuation
-        targets: list[list[int]] = []
-        owners: list[int] = []
-        for row, content in enumerate(rows):
-            begin = 0
-            for number, (index, prompt, continuation) in enumerate(content):
-                end = begin + len(prompt) + len(continuation) - 1
-                ids[row, begin:end] = [*prompt, *continuation[:-1]]
-                examples[row, begin:end] = number
-                places.append(row * width + np.arange(begin + len(prompt) - 1, end))
-                targets.append(continuation)
-                owners.append(index)
-                begin = end
-        positions, mask = part_rows(torch.from_numpy(examples).to(self._device))
-        cos, sin = self.model.cos[positions].unsqueeze(1), self.model.sin[positions].unsqueeze(1)  # (B, 1, T, D/2)
-        states = self.model.states(torch.from_numpy(ids).to(self._device), cos, sin, mask, [self._widen] * self.model.config.n_layer)
-        chosen = states.flatten(0, 1)[torch.from_numpy(np.concatenate(places)).to(self._device)]  # (ids, C)
-        wanted = torch.tensor([id for continuation in targets for id in continuation], device=self._device)
-        parts = [
-            self.model.logits(chosen[start : start + SCORED_IDS]).log_softmax(-1).gather(1, wanted[start : start + SCORED_IDS, None])
-            for start in range(0, len(wanted), SCORED_IDS)
-        ]
-        logprobs = torch.cat(parts)[:, 0].cpu().double().numpy()
-        ends = np.cumsum([len(continuation) for continuation in targets])
-        return dict(zip(owners, np.split(logprobs, ends[:-1]), strict=True))
-
-    def _widen(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values in the type in which attention is fast here."""
-        return key.to(self._memory.dtype), value.to(self._memory.dtype)
 
     def _read(self, prompt: list[int], row: int, copies: int) -> Tensor:
         """Read a prompt into a row of the memory and copies of it into the next; the logits of what follows (copies, V)."""
@@ -302,11 +253,6 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     place = torch.searchsorted(sums, uniform.double()[:, None] * sums[:, -1:], right=True).clamp(max=scaled.shape[-1] - 1)
     place = torch.where(keep.gather(1, place), place, keep.long().argmax(dim=-1, keepdim=True))
     return (place if ids is None else ids.gather(1, place))[:, 0]
-
-
-def _attention_dtype(model: GPT) -> torch.dtype:
-    dtype = model.output_matrix.dtype
-    return dtype if dtype.is_floating_point else torch.bfloat16
 
 
 def _generator(seed: int, request: int, sample: int) -> torch.Generator:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import signal
 import sys
@@ -23,6 +24,26 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse flags that cannot be meant."""
+    if not condition:
+        raise UserError(message, BAD_FLAGS)
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Refuse a configuration in which one of these numbers is not above 0."""
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0 and math.isfinite(value), f"--{name.replace('_', '-')} {value}: above 0")
+
+
+def require_not_negative(config: object, *names: str) -> None:
+    """Refuse a configuration in which one of these numbers is below 0."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 0, f"--{name.replace('_', '-')} {value}: 0 or more")
 
 
 class Stopped(UserError):

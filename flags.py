@@ -7,11 +7,28 @@ from typing import Any, TypeVar
 
 import tyro
 
-from config import BenchmarkConfig, FinetuneConfig, InstructConfig, PreprocessConfig, SampleConfig, SampleInstructConfig, TrainConfig
+from config import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    InstructConfig,
+    PreprocessConfig,
+    SampleConfig,
+    SampleInstructConfig,
+    TrainConfig,
+)
 from errors import BAD_FLAGS, UserError
 
 Config = TypeVar(
-    "Config", PreprocessConfig, TrainConfig, InstructConfig, FinetuneConfig, SampleConfig, SampleInstructConfig, BenchmarkConfig
+    "Config",
+    PreprocessConfig,
+    TrainConfig,
+    InstructConfig,
+    FinetuneConfig,
+    SampleConfig,
+    SampleInstructConfig,
+    EvaluateConfig,
+    BenchmarkConfig,
 )
 
 

@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import IGNORE
-from errors import UserError
 from layout import Layout
-from presets import command_for
-from shards import PADDING, Dataset, Rows, Split, drawn
-
-CHUNK_IDS = 1 << 22  # ids of a stream that are looked at together
+from shards import PADDING, Dataset, Documents, Rows, Split, drawn
 
 
 class Example(NamedTuple):
@@ -29,36 +25,23 @@ class Example(NamedTuple):
 
 
 class Examples:
-    """The pairs of a stream."""
+    """The pairs of a split."""
 
     def __init__(self, dataset: Dataset, split: Split, layout: Layout) -> None:
-        self._stream = stream = dataset.stream(split)
+        self._pairs = Documents(dataset, split, layout.tokenizer.end_of_text)
         [self._mark] = layout.between[-1:]
-        boundary = layout.tokenizer.end_of_text
-        found, largest = [], 0
-        for start in range(0, len(stream), CHUNK_IDS):
-            ids = stream.read(start, CHUNK_IDS)
-            found.append(start + np.flatnonzero(ids == boundary))
-            largest = max(largest, int(ids.max()))
-        self._starts = np.concatenate([*found, [len(stream)]])
-        documents = sum(shard.documents for shard in dataset.shards(split))
-        if len(self) != documents or self._starts[0] != 0 or largest >= dataset.vocab_size:
-            raise UserError(
-                f"the shards in {dataset.folder} are damaged: they hold {len(self):,} pairs, meta.json has {documents:,}. "
-                f"Delete the folder and run: {command_for('preprocess_instruct.py', dataset.folder)}"
-            )
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._pairs)
 
     def __getitem__(self, index: int) -> Example:
-        ids = self._stream.read(int(self._starts[index]), int(self._starts[index + 1] - self._starts[index]))
+        ids = self._pairs.read(index)
         return Example(ids, int(np.flatnonzero(ids == self._mark)[0]) + 1)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Places that each example takes in a row."""
-        return np.diff(self._starts) - 1
+        return np.diff(self._pairs.starts) - 1
 
 
 class PackedRows:
@@ -135,9 +118,13 @@ def mismatched(examples: Sequence[Example], begin: int, block_size: int, seed: i
     of_another = dict(zip(order, [*order[shift:], *order[:shift]], strict=True))
     found = []
     for index, example in enumerate(examples):
-        prompt = examples[of_another[index]].ids[: examples[of_another[index]].prompt]
         instruction = example.ids[example.prompt :]
-        excess = max(0, len(prompt) + len(instruction) - 1 - block_size)
-        prompt = np.concatenate([prompt[:begin], prompt[begin + excess :]])
+        prompt = shortened(examples[of_another[index]].ids[: examples[of_another[index]].prompt], len(instruction), begin, block_size)
         found.append(Example(np.concatenate([prompt, instruction]), len(prompt)))
     return found
+
+
+def shortened(prompt: NDArray[np.int64], instruction: int, begin: int, block_size: int) -> NDArray[np.int64]:
+    """A prompt beside which so many ids of an instruction have room: its response loses what lies farthest from them."""
+    excess = max(0, len(prompt) + instruction - 1 - block_size)
+    return np.concatenate([prompt[:begin], prompt[begin + excess :]])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from config import (
     BenchmarkConfig,
+    EvaluateConfig,
     FinetuneConfig,
     InstructConfig,
     ModelConfig,
@@ -99,6 +100,21 @@ SAMPLE_INSTRUCT_PRESETS = {
 BENCHMARK_PRESETS = {
     name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), tokens=32)
     for name, preset in TRAIN_PRESETS.items()
+}
+
+EVALUATE_PRESETS = {
+    name: EvaluateConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt")
+    if name != "demo"
+    else EvaluateConfig(
+        model_path=f"{preset.out_dir}/best_checkpoint.pt",
+        against="out/demo/best_checkpoint.pt",
+        documents=300,
+        pairs="data/demo-world/pairs_held_out.jsonl",
+        candidates=(10, 100),
+        hellaswag="",
+        max_new_tokens=48,
+    )
+    for name, preset in FINETUNE_PRESETS.items()
 }
 
 

@@ -28,6 +28,7 @@ from pairs import INPUTS, INSTRUCTIONS, MESSAGES, RESPONSE_FIELDS, Pair, clean, 
 from presets import SAMPLE_INSTRUCT_PRESETS
 from repl import sampling_of
 from results import Results, Row, read_rows
+from scoring import Scorer
 from screen import Screen
 from text import arrange
 from writing import Responses, Written
@@ -73,7 +74,11 @@ def work_through(config: SampleInstructConfig, checkpoint: Checkpoint, engine: E
             print(f"going on with {results.part}: {done:,} rows are done")
         wanted = fields_with_response if config.input else lambda fields: fields_of_pairs(fields, source) and fields
         read = itertools.islice(read_rows(source, wanted), done, None)
-        made = write_instructions(config, engine, form, read, done) if config.input else score_pairs(engine, layout, read)
+        made = (
+            write_instructions(config, engine, form, read, done)
+            if config.input
+            else score_pairs(Scorer(engine.model, engine.rows), layout, read)
+        )
         total = sum(1 for _ in read_rows(source, wanted)) if sys.stderr.isatty() else None
         return iter(tqdm(made, initial=done, total=total, unit=" rows", disable=None))
 
@@ -150,9 +155,9 @@ def _result(row: Row, texts: list[Written], form: Responses) -> Row:
     return {**row, **found[0], **({"candidates": found} if len(found) > 1 else {})}
 
 
-def score_pairs(engine: Engine, layout: Layout, rows: Iterator[Row | str]) -> Iterator[Row]:
+def score_pairs(scorer: Scorer, layout: Layout, rows: Iterator[Row | str]) -> Iterator[Row]:
     """For each pair the log-probability of its instruction given its response, and how much of it the response explains."""
-    block_size = engine.model.config.block_size
+    block_size = scorer.model.config.block_size
     while together := list(itertools.islice(rows, SCORED_TOGETHER)):
         results: list[Row] = []
         sequences: list[tuple[list[int], list[int]]] = []
@@ -168,7 +173,7 @@ def score_pairs(engine: Engine, layout: Layout, rows: Iterator[Row | str]) -> It
             response, kept = layout.fit(pair.response, room)
             results.append({**row, "cut": kept != pair.response})
             sequences += [(layout.prompt(response), instruction), (layout.prompt([]), instruction)]
-        scores = engine.score(sequences)
+        scores = scorer.score(sequences)
         for result in results:
             if "error" not in result:
                 given, alone = next(scores), next(scores)

@@ -30,6 +30,7 @@ ID = np.dtype("<u2")
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 SKIPPED = "skipped: "  # how the counts of what is not in the shards begin
+SCANNED_IDS = 1 << 22  # ids of a stream that are looked at together
 PADDING = -1  # the example to which ids belong that only fill a row
 
 
@@ -201,6 +202,30 @@ class Stream:
             start += length
             shard += 1
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+
+class Documents:
+    """The documents, or pairs, of a split: each its boundary and the ids behind it."""
+
+    def __init__(self, dataset: Dataset, split: Split, boundary: int) -> None:
+        self._stream = stream = dataset.stream(split)
+        found, largest = [], 0
+        for start in range(0, len(stream), SCANNED_IDS):
+            ids = stream.read(start, SCANNED_IDS)
+            found.append(start + np.flatnonzero(ids == boundary))
+            largest = max(largest, int(ids.max()))
+        self.starts = np.concatenate([*found, [len(stream)]])
+        documents = sum(shard.documents for shard in dataset.shards(split))
+        if len(self) != documents or self.starts[0] != 0 or largest >= dataset.vocab_size:
+            what = f"the shards in {dataset.folder} are damaged: they hold {len(self):,} {dataset.content}, meta.json has {documents:,}"
+            raise _damaged(dataset.folder, what, dataset.content)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def read(self, index: int) -> NDArray[np.int64]:
+        """The ids of document number .., its boundary first."""
+        return self._stream.read(int(self.starts[index]), int(self.starts[index + 1] - self.starts[index]))
 
 
 @dataclass(frozen=True)

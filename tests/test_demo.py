@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -80,7 +81,7 @@ def test_who_watches_ends_at_the_prompt(walked: tuple[Path, str], tmp_path: Path
 def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
     folder, printed = walked
     assert printed.count("This is a toy world") == 2
-    stories = printed.split("[4/6]")[1].split("[5/6]")[0].split("\n  ending: ")[1:]
+    stories = printed.split("[4/7]")[1].split("[5/7]")[0].split("\n  ending: ")[1:]
     assert len(stories) == 3
     for story in stories:
         ending, *lines = story.splitlines()
@@ -91,7 +92,7 @@ def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
     assert abs(best.val_loss - GOLDEN_VAL_LOSS) < 0.02
     assert [row["step"] for row in read_metrics(folder / "out" / "demo") if "val_loss" in row] == [0, 200, 400]
 
-    asked = printed.split("[6/6]")[1]
+    asked = printed.split("[6/7]")[1]
     for example in PUBLISHED:
         assert f"response: {example.output}\n    it asks:  {example.instruction}\n\n" in asked
     found = re.search(r"(\d+) of (\d+) held-out instructions come out exactly, word for word: ([\d.]+)%", asked)
@@ -109,6 +110,49 @@ def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
         pair = json.loads(line)
         for text in (pair["output"], f"{pair['instruction']} {pair['input']}".strip()):
             assert not any(text in read for read in learnt), text  # neither in a story nor in a pair
+
+
+def card_of(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return {section["title"].partition(":")[0]: section["rows"] for section in report["sections"]}
+
+
+def test_the_report_card_says_what_the_demo_shows(walked: tuple[Path, str]) -> None:
+    folder, printed = walked
+    card = card_of(folder / "out" / "demo-instruct")
+    assert "[7/7] its report card" in printed
+    assert card["Language"]["pretrained, backward"]["bits per byte"]["value"] < 0.2
+    bits = card["Instructions, given a response"]
+    assert bits["its own response"]["bits per byte"]["high"] < 0.1 < 1 < bits["another pair's response"]["bits per byte"]["low"]
+    assert card["Ranking"]["100 others: log P(instruction | response)"]["recall@1"]["value"] > 0.9
+    assert card["Filtering"]["log P(instruction | response)"]["area under the ROC curve"]["value"] > 0.9
+    written = card["Writing"]["the model"]
+    share = re.search(r"word for word: ([\d.]+)%", printed)
+    assert share and 100 * written["exact"]["value"] == pytest.approx(float(share[1]), abs=0.6)  # batches differ
+    assert written["ends by itself"]["value"] == 1
+    for name, cells in card["Writing"].items():
+        assert name == "the model" or cells["chrF"]["high"] < written["chrF"]["low"]
+
+
+def test_shuffled_pairs_bring_the_card_to_chance(walked: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = walked
+    lines = (folder / "data" / "demo-world" / "pairs_held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    outputs = [pair["output"] for pair in pairs]
+    random.Random(0).shuffle(outputs)
+    shuffled = [json.dumps({**pair, "output": output}) for pair, output in zip(pairs, outputs, strict=True)]
+    (tmp_path / "shuffled.jsonl").write_text("\n".join(shuffled), encoding="utf-8")
+    flags = ["demo", "--pairs", tmp_path / "shuffled.jsonl", "--candidates", "10", "--ranked-pairs", "376", "--out-dir", tmp_path]
+    result = subprocess.run([sys.executable, "evaluate_xcoax.py", *map(str, flags)], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    card = card_of(tmp_path)
+    for way in ("log P(instruction | response)", "the same minus log P(instruction)", "BM25 word overlap"):
+        # Five standard errors about one in eleven; with the true pairs it is nearly always the first.
+        assert card["Ranking"][f"10 others: {way}"]["recall@1"]["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / 376) ** 0.5)
+        area = card["Filtering"][way]["area under the ROC curve"]
+        assert area["value"] == pytest.approx(0.5, abs=0.15)
+    saved = card["Instructions, given a response"]["what its own response saves"]["bits per byte"]
+    assert saved["low"] < 0.1
 
 
 def test_fewer_bits_cost_next_to_nothing(walked: tuple[Path, str]) -> None:

@@ -112,19 +112,6 @@ def test_log_probabilities_are_the_models(model: GPT) -> None:
         assert [event.logprob for event in mine] == pytest.approx(expected, abs=1e-4)
 
 
-IDS = st.lists(st.integers(0, 399), min_size=1, max_size=12)
-
-
-@given(st.lists(st.tuples(IDS, IDS), max_size=20))
-def test_scores_are_the_models_in_the_order_given(sequences: list[tuple[list[int], list[int]]]) -> None:
-    model = make_model()
-    found = list(Engine(model).score(sequences))
-    assert len(found) == len(sequences)
-    for (prompt, continuation), scores in zip(sequences, found, strict=True):
-        truth = model(torch.tensor([prompt + continuation]))[0].log_softmax(-1)
-        assert scores.tolist() == pytest.approx([float(truth[len(prompt) - 1 + i, id]) for i, id in enumerate(continuation)], abs=1e-4)
-
-
 def draws(logits: torch.Tensor, sampling: Sampling, count: int = 4000) -> NDArray[np.float64]:
     uniform = torch.rand(count, generator=torch.Generator().manual_seed(0))
     return np.bincount(choose(logits.expand(count, -1), sampling, uniform).numpy(), minlength=len(logits)) / count

@@ -1,14 +1,19 @@
-"""Loss and bits per byte against values computed by hand."""
+"""Metrics against values computed by hand, on models small enough for that."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config import IGNORE, ModelConfig
-from evaluation import measure_loss
+from evaluation import candidate_logprobs, document_logprobs, instruction_logprobs, measure_loss, spans
 from model import GPT
+from packing import Example
+from scoring import Scorer
 from shards import Rows
 
 
@@ -51,3 +56,93 @@ def test_dropout_is_off_while_measuring() -> None:
     torch.nn.init.normal_(model.blocks[0].mlp.down.weight)  # type: ignore[union-attr, arg-type]  # a block
     rows = Rows(np.ones((2, 4), np.int64), np.ones((2, 4), np.int64))
     assert len({measure_loss(model, [rows], np.ones(8, np.int64), torch.float32) for _ in range(3)}) == 1
+
+
+@given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 12))
+def test_every_id_is_foretold_once_with_what_the_stride_leaves_it(length: int, block_size: int, stride: int) -> None:
+    stride = min(stride, block_size)
+    place = 1
+    for prompt, continuation in spans(list(range(length)), block_size, stride):
+        assert continuation == list(range(place, place + len(continuation)))
+        assert prompt == list(range(place - len(prompt), place))
+        assert len(prompt) + len(continuation) - 1 <= block_size
+        assert len(prompt) >= min(place, block_size - stride + 1)
+        place += len(continuation)
+    assert place == length
+
+
+SHAPE = ModelConfig(n_layer=2, n_head=2, n_embed=16, block_size=12, vocab_size=9)
+
+
+def bigrams(model: GPT) -> torch.Tensor:
+    """What a model whose blocks add nothing gives for each id after each: it sees the last id alone."""
+    weights = model.embedding.weight[: SHAPE.vocab_size]
+    return (torch.nn.functional.rms_norm(weights, weights.shape[-1:]) @ weights.T).log_softmax(-1).detach()
+
+
+@pytest.fixture(scope="module")
+def forgetful() -> GPT:
+    """A model as it begins: what leaves its blocks is zero."""
+    torch.manual_seed(1)
+    model = GPT(SHAPE)
+    torch.nn.init.normal_(model.embedding.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def attentive() -> GPT:
+    torch.manual_seed(2)
+    model = GPT(SHAPE)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    return model
+
+
+DOCUMENTS = [np.random.default_rng(number).integers(0, 9, size=size).tolist() for number, size in enumerate((2, 5, 13, 14, 40, 3, 27))]
+
+
+@pytest.mark.parametrize("stride", [1, 5, 12])
+def test_documents_by_hand(forgetful: GPT, stride: int) -> None:
+    table = bigrams(forgetful)
+    found = list(document_logprobs(Scorer(forgetful, 2), iter(DOCUMENTS), stride))
+    for ids, logprobs in zip(DOCUMENTS, found, strict=True):
+        assert logprobs.tolist() == pytest.approx([float(table[one, other]) for one, other in itertools.pairwise(ids)], abs=1e-4)
+
+
+def test_documents_with_the_context_that_the_stride_leaves(attentive: GPT) -> None:
+    [ids] = [ids for ids in DOCUMENTS if len(ids) == 40]
+    [one_by_one] = document_logprobs(Scorer(attentive, 3), [ids], 1)
+    for place, logprob in enumerate(one_by_one, start=1):
+        read = ids[max(0, place - SHAPE.block_size) : place]
+        assert logprob == pytest.approx(float(attentive(torch.tensor([read])).detach()[0, -1].log_softmax(-1)[ids[place]]), abs=1e-4)
+
+
+def test_the_loss_does_not_depend_on_the_batch(attentive: GPT) -> None:
+    sums = [sum(float(part.sum()) for part in document_logprobs(Scorer(attentive, rows), DOCUMENTS * 30, 4)) for rows in (1, 3, 16, 400)]
+    tokens = 30 * sum(len(ids) - 1 for ids in DOCUMENTS)
+    assert max(sums) / tokens == pytest.approx(min(sums) / tokens, abs=1e-5)
+
+
+def examples(responses: list[list[int]], instruction: list[int]) -> list[Example]:
+    return [Example(np.array([1, *response, 2, *instruction]), 2 + len(response)) for response in responses]
+
+
+def test_a_model_that_ignores_the_response_finds_all_alike(forgetful: GPT, attentive: GPT) -> None:
+    given_responses, instruction = [[3, 4, 5], [6], []], [7, 8, 0]
+    table = bigrams(forgetful)
+    alike = list(instruction_logprobs(Scorer(forgetful, 2), examples(given_responses, instruction)))
+    assert alike == pytest.approx([float(table[2, 7] + table[7, 8] + table[8, 0])] * 3, abs=1e-4)
+    different = list(instruction_logprobs(Scorer(attentive, 2), examples(given_responses, instruction)))
+    assert len({round(value, 2) for value in different}) == 3
+
+
+def test_candidates_are_scored_as_pairs_are(attentive: GPT) -> None:
+    prompt = np.array([1, 3, 4, 5, 6, 3, 4, 2])
+    candidates = [[7, 0], [8, 8, 0], [7, 7, 7, 7, 7, 7, 7, 0], [0], list(range(9))]  # the third and the last leave the response less room
+    found = candidate_logprobs(Scorer(attentive, 2), prompt, 1, candidates)
+    for candidate, logprob in zip(candidates, found, strict=True):
+        room = SHAPE.block_size - len(candidate) + 1 - 1
+        kept = [1, *prompt[1:][max(0, len(prompt) - 1 - room) :].tolist()]
+        assert len(kept) + len(candidate) - 1 <= SHAPE.block_size
+        [alone] = instruction_logprobs(Scorer(attentive, 1), [Example(np.array(kept + candidate), len(kept))])
+        assert logprob == pytest.approx(alone, abs=1e-4)

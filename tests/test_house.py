@@ -15,11 +15,11 @@ NOUNS = set(FILES) - VERBS
 
 # From the top down: a file imports only from the lines below its own, never from its own.
 LAYERS = [
-    ["session"],
-    ["training", "dialogue"],
+    ["session", "card"],
+    ["training", "dialogue", "hellaswag", "held_out"],
     ["pipeline", "evaluation", "writing", "repl"],
-    ["journal", "checkpoint", "engine", "optimizer", "results"],
-    ["corpus", "packing"],
+    ["journal", "checkpoint", "engine", "scoring", "optimizer", "results", "report", "wording"],
+    ["corpus", "packing", "figures"],
     ["layout", "hub", "lighter"],
     ["model", "shards", "tokenizer", "metrics", "device", "pairs", "flags"],
     ["files", "presets", "screen"],

@@ -13,7 +13,15 @@ import pytest
 
 from flags import read_flags
 from model import GPT
-from presets import FINETUNE_PRESETS, INSTRUCT_PRESETS, PREPROCESS_PRESETS, SAMPLE_INSTRUCT_PRESETS, SAMPLE_PRESETS, TRAIN_PRESETS
+from presets import (
+    EVALUATE_PRESETS,
+    FINETUNE_PRESETS,
+    INSTRUCT_PRESETS,
+    PREPROCESS_PRESETS,
+    SAMPLE_INSTRUCT_PRESETS,
+    SAMPLE_PRESETS,
+    TRAIN_PRESETS,
+)
 from tests.conftest import ROOT
 from world import pairs, stories
 
@@ -38,6 +46,7 @@ def test_every_command_has_flags_that_exist(command: str) -> None:
         "finetune_xcoax.py": FINETUNE_PRESETS,
         "sample_xcoax.py": SAMPLE_PRESETS,
         "sample_xcoax_instruct.py": SAMPLE_INSTRUCT_PRESETS,
+        "evaluate_xcoax.py": EVALUATE_PRESETS,
     }
     read_flags(presets[script], "", flags)
 

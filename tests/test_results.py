@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from checkpoint import load_checkpoint
-from engine import Engine
 from errors import UserError
 from layout import Layout
 from pairs import Pair
 from results import Results
 from sample_xcoax_instruct import score_pairs
+from scoring import Scorer
 from tests.conftest import ROOT, fails_with, make_pairs, run_script
 from text import arrange
 
@@ -227,11 +227,11 @@ def test_scores_are_log_probabilities(checkpoints: dict[str, Path], tmp_path: Pa
     layout = Layout(checkpoint.tokenizer, checkpoint.order)
     pairs = [Pair("Say it.", "It."), Pair("What now?", "word " * 900), Pair("a " * 900, "too long")]
     rows = [{"instruction": pair.instruction, "output": pair.response, "error": None} for pair in pairs]
-    found = list(score_pairs(Engine(model), layout, iter([*rows, "a bad row"])))
+    found = list(score_pairs(Scorer(model, 1), layout, iter([*rows, "a bad row"])))
     for pair, row in zip(pairs[:2], found, strict=False):
         instruction = [*checkpoint.tokenizer.encode(arrange(pair.instruction, "backward")), *layout.end]
         response, _ = layout.fit(pair.response, 512 - layout.frame - len(instruction) + 1)
-        given, alone = (next(Engine(model).score([(layout.prompt(ids), instruction)])).sum() for ids in (response, []))
+        given, alone = (next(Scorer(model, 1).score([(layout.prompt(ids), instruction)])).sum() for ids in (response, []))
         assert row["logprob"] == pytest.approx(given, abs=1e-2)
         assert row["logprob_gain"] == pytest.approx(given - alone, abs=1e-2)
         assert row["logprob_per_token"] == pytest.approx(given / len(instruction), abs=1e-3)

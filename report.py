@@ -1,0 +1,136 @@
+"""A report of figures: for people in a terminal and in report.md with its pictures, for machines in report.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from disk import replacing, write_json
+from errors import UserError
+from figures import Figure
+
+PIPE_WIDTH = 140  # columns where there is no terminal to ask
+Curve = list[tuple[float, Figure]]  # points from left to right
+
+
+@dataclass
+class Section:
+    """One thing that is measured."""
+
+    title: str
+    columns: Sequence[str] = ()
+    rows: dict[str, Sequence[Figure | str]] = field(default_factory=dict)  # what is measured, and a figure for each column
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure by its row and its column."""
+        rows = {
+            name: {column: cell.as_json() if isinstance(cell, Figure) else cell for column, cell in zip(self.columns, cells, strict=True)}
+            for name, cells in self.rows.items()
+        }
+        return {"title": self.title, "rows": rows, "notes": self.notes}
+
+
+@dataclass
+class Picture:
+    """Curves with their intervals."""
+
+    name: str  # of its file
+    title: str
+    x_label: str
+    y_label: str
+    curves: Mapping[str, Curve]
+
+
+@dataclass
+class Report:
+    """Sections, and the facts that they are about."""
+
+    title: str
+    facts: dict[str, Any]
+    sections: list[Section] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def add(self, section: Section, picture: Picture | None = None) -> None:
+        """Keep a section with its picture, and print it as soon as it is measured."""
+        from rich import box
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        self.sections.append(section)
+        self.pictures += [picture] if picture else []
+        console = Console(highlight=False)
+        console = console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+        console.print(f"\n{section.title}", style="bold", markup=False)
+        if section.rows:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
+            for column in ("", *section.columns):
+                table.add_column(column, overflow="fold")
+            for name, cells in section.rows.items():
+                table.add_row(*(escape(str(cell)) for cell in (name, *cells)))
+            console.print(table)
+        for note in section.notes:
+            console.print(note, style="dim", markup=False)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write report.json, report.md and the pictures."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = [_draw(folder, picture) for picture in self.pictures]
+            with replacing(folder / "report.md") as file:
+                file.write(self._as_markdown().encode())
+            write_json(folder / "report.json", _finite({**self.facts, "sections": [section.as_json() for section in self.sections]}))
+        except OSError as error:
+            raise UserError(f"cannot write the report to {folder}: {error.strerror}. Give another --out-dir") from error
+        return [folder / "report.json", folder / "report.md", *paths]
+
+    def _as_markdown(self) -> str:
+        lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts.items())]
+        for section in self.sections:
+            lines += ["", f"## {section.title}", ""]
+            if section.rows:
+                lines += [_table_row(["", *section.columns]), "|---" * (len(section.columns) + 1) + "|"]
+                lines += [_table_row([name, *map(str, cells)]) for name, cells in section.rows.items()]
+            lines += [line for note in section.notes for line in ("", note)]
+        lines += [line for picture in self.pictures for line in ("", f"![{picture.title}]({picture.name})")]
+        return "\n".join(lines) + "\n"
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _draw(folder: Path, picture: Picture) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import; needs no display
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = canvas.add_subplot()
+    for name, curve in picture.curves.items():
+        x, figures = zip(*curve, strict=True)
+        [line] = axes.plot(x, [figure.value for figure in figures], "o-", label=name, linewidth=1.4, markersize=4)
+        ends = np.array([(figure.value if end is None else end) for figure in figures for end in (figure.low, figure.high)]).reshape(-1, 2)
+        axes.fill_between(x, ends[:, 0], ends[:, 1], color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel(picture.x_label)
+    axes.set_ylabel(picture.y_label)
+    axes.set_title(picture.title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(folder / picture.name) as file:
+        canvas.savefig(file, format="png")
+    return folder / picture.name
+
+
+def _finite(value: Any) -> Any:
+    """The value for JSON, which has no word for a number that is none."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,205 @@
+"""The report card as a user gets it: what is measured, what is left out and why, and what a person can get wrong."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import card
+from checkpoint import load_checkpoint, save_checkpoint
+from config import ModelConfig
+from held_out import _example
+from layout import Layout
+from model import GPT
+from pairs import Pair
+from scoring import Scorer
+from tests.conftest import fails_with, make_pairs, run_script, write_pairs
+from tests.test_hellaswag import ROW, write_rows
+from tokenizer import Tokenizer
+
+FEW = ["--max-new-tokens", "4", "--ranked-pairs", "20", "--candidates", "5", "10", "99", "--hellaswag", ""]
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return {section["title"]: section["rows"] for section in report["sections"]}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "book.txt").write_text("the cat sleeps under a tree. " * 400, encoding="utf-8")
+    tasks = write_rows(folder / "tasks.jsonl", [{**ROW, "label": str(number % 4)} for number in range(8)])
+    return {"pairs": write_pairs(folder / "pairs.jsonl", make_pairs(40)), "text": folder / "book.txt", "tasks": Path(tasks)}
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoints: dict[str, Path], dataset_folder: Path, sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A card of everything, and what was printed."""
+    folder = tmp_path_factory.mktemp("card")
+    flags = ["--model-path", checkpoints["tuning"], "--against", checkpoints["pretraining"], "--data-dir", dataset_folder]
+    flags += ["--text", sources["text"], "--pairs", sources["pairs"], *FEW, "--hellaswag", sources["tasks"], "--dtype", "float32"]
+    result = run_script("evaluate_xcoax.py", *flags, "--out-dir", folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout, flags
+
+
+def test_everything_is_in_the_report(whole: Any, dataset_folder: Path) -> None:
+    folder, printed, _ = whole
+    found = figures(folder)
+    assert [title.partition(":")[0] for title in found] == [
+        "Language", "Language", "Instructions, given a response", "Ranking", "Filtering", "Writing", "HellaSwag, a control",
+    ]  # fmt: skip
+    language = found["Language: held-out documents"]
+    for name in ("tuned, backward", "pretrained, backward"):  # the same weights under two names
+        loss = language[name]["loss, nats a token"]
+        assert loss["low"] < loss["value"] < loss["high"]
+        assert language[name]["perplexity"]["value"] == pytest.approx(math.exp(loss["value"]))
+    assert language["gap"]["bits per byte"]["value"] == pytest.approx(0, abs=1e-7)
+    ranking = found["Ranking: the true instruction among others"]
+    assert ranking["5 others: chance"]["recall@1"]["value"] == pytest.approx(1 / 6)
+    assert ranking["10 others: chance"]["mean reciprocal rank"]["value"] == pytest.approx(np.mean([1 / place for place in range(1, 12)]))
+    assert not any(name.startswith("99 others") for name in ranking)
+    assert "Among 99 others: left out, there are 40 different held-out instructions in all." in printed
+    assert ranking["10 others: BM25 word overlap"]["recall@1"]["value"] > 0.6  # these instructions repeat words of the response
+    assert found["HellaSwag, a control"]["by the whole text, in total"]["tuned, backward"]["examples"] == 8
+    assert "log P(context | ending)" in printed and "chance is 25%" in printed
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    for name in ("report_positions.png", "report_ranking.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert f"]({name})" in markdown
+    for line in markdown.splitlines():
+        if line.startswith("| ") and "log P(instruction" in line:
+            assert "log P(instruction \\| response)" in line or "minus log P(instruction)" in line  # a bar would end the cell
+    bits = found["Instructions, given a response"]
+    assert set(bits) == {"its own response", "another pair's response", "none", "what its own response saves"}
+    saved = bits["another pair's response"]["bits per byte"]["value"] - bits["its own response"]["bits per byte"]["value"]
+    assert bits["what its own response saves"]["bits per byte"]["value"] == pytest.approx(saved)
+
+
+def test_the_same_again_whatever_the_batch(whole: Any, tmp_path: Path) -> None:
+    folder, _, flags = whole
+    result = run_script("evaluate_xcoax.py", *flags, "--batch-size", 3, "--out-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    first, second = figures(folder), figures(tmp_path)
+    for title, rows in first.items():
+        for name, cells in rows.items():
+            for column, cell in cells.items():
+                if isinstance(cell, dict) and title.partition(":")[0] in ("Language", "Instructions, given a response", "Filtering"):
+                    assert second[title][name][column]["value"] == pytest.approx(
+                        cell["value"], abs=1e-4 if column == "perplexity" else 1e-5
+                    )
+                elif not isinstance(cell, dict):
+                    assert second[title][name][column] == cell
+
+
+def test_a_model_that_was_never_tuned_is_judged_by_its_language(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
+    path = checkpoints["pretraining"]
+    flags = ["--model-path", path, "--data-dir", dataset_folder, "--documents", 5, "--hellaswag", "", "--out-dir", tmp_path]
+    result = run_script("evaluate_xcoax.py", *flags)
+    assert result.returncode == 0, result.stderr
+    assert [title for title, rows in figures(tmp_path).items() if rows] == ["Language: held-out documents"]
+    assert f"Left out: {path} was pretrained and not tuned" in result.stdout.replace("\n", " ").replace("  ", " ")
+    assert "5 of the " in result.stdout
+    nothing = run_script("evaluate_xcoax.py", "--model-path", path, "--hellaswag", "", "--out-dir", tmp_path / "b")
+    fails_with(nothing, 1, "nothing could be measured")
+    assert "does not say what it was trained on" in nothing.stdout
+    assert not (tmp_path / "b" / "report.json").exists()
+
+
+def pairs_card(checkpoints: dict[str, Path], tmp_path: Path, rows: list[Any], *flags: object) -> Any:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    common = ["--model-path", checkpoints["tuning"], "--pairs", source, *FEW, "--out-dir", tmp_path / "card"]
+    return run_script("evaluate_xcoax.py", *common, *flags)
+
+
+def test_pairs_that_are_none(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    fails_with(pairs_card(checkpoints, tmp_path, []), 2, "no usable pairs (none cut or left out)")
+    long = {"instruction": "word " * 2000, "output": "It is."}
+    rows = [long, {"instruction": "", "output": "x"}, "{ no json", {"text": "x"}]
+    fails_with(
+        pairs_card(checkpoints, tmp_path, rows),
+        2,
+        "1 left out: empty instruction",
+        "1 left out: instruction too long",
+        "no pair in the row",
+    )
+    fails_with(
+        run_script("evaluate_xcoax.py", "--model-path", checkpoints["tuning"], "--pairs", tmp_path / "none.jsonl"), 2, "no such file"
+    )
+
+
+def test_few_pairs_and_long_ones(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    one = pairs_card(checkpoints, tmp_path, [{"instruction": "What is it?", "output": "word " * 3000}])
+    assert one.returncode == 0, one.stderr
+    assert "1 responses cut" in one.stdout
+    assert "Left out: all pairs have the same response." in one.stdout
+    assert one.stdout.count("others: left out, there are 1 different") == 3
+    rows = [*make_pairs(6), {"instruction": "word " * 60, "output": "It is " * 300}, {"instruction": "x", "output": "y " * 900}]
+    several = pairs_card(checkpoints, tmp_path, rows, "--candidates", 7)
+    assert several.returncode == 0, several.stderr
+    found = figures(tmp_path / "card")
+    assert found["Ranking: the true instruction among others"]["7 others: chance"]["recall@5"]["value"] == pytest.approx(5 / 8)
+    assert found["Writing: the likeliest instruction"]["the model"]["chrF"]["examples"] == 8
+    assert "Without training pairs to compare with" in several.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "part"),
+    [
+        ("--candidates 0", 2, "--candidates (0,): above 0"),
+        ("--mismatched-share 1", 2, "--mismatched-share 1.0"),
+        ("--pairs a --pairs-dir b", 2, "one of them"),
+        ("--data-dir nowhere", 1, "no finished dataset in nowhere"),
+        ("--text nowhere.txt", 2, "nowhere.txt"),
+        ("--hellaswag nowhere.jsonl", 2, "nowhere.jsonl: no such file"),
+        ("--against nowhere.pt", 1, "no checkpoint at nowhere.pt"),
+        ("--out-dir README.md/x", 2, "cannot write README.md/x: Not a directory"),
+    ],
+)
+def test_what_cannot_be_is_one_line(checkpoints: dict[str, Path], flags: str, code: int, part: str) -> None:
+    fails_with(run_script("evaluate_xcoax.py", "--model-path", checkpoints["tuning"], *flags.split()), code, part)
+
+
+def test_a_twin_with_other_held_out_documents_is_named(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--data-dir", dataset_folder, "--documents", 3, "--hellaswag", ""]
+    result = run_script("evaluate_xcoax.py", *flags, "--against", checkpoints["tuning"], "--out-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "so these may have been in its training" in " ".join(result.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def forgetful(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> card.Subject:
+    """A model whose blocks add nothing, as it begins: it sees the last id alone, and so nothing of the response."""
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(n_layer=1, n_head=2, n_embed=32, block_size=128, vocab_size=400))
+    torch.nn.init.normal_(model.embedding.weight, std=0.4)
+    path = tmp_path_factory.mktemp("forgetful") / "best_checkpoint.pt"
+    save_checkpoint(
+        path, model=model, train_config={}, stage="tuning", identity={}, tokenizer=Tokenizer.load(dataset_folder),
+        order="backward", step=1, tokens=1, val_loss=6.0,
+    )  # fmt: skip
+    checkpoint = load_checkpoint(path)
+    return card.Subject("forgetful", checkpoint, Scorer(checkpoint.make_model(torch.device("cpu")), 4))
+
+
+def test_a_model_that_ignores_the_response_takes_nothing_from_it(forgetful: card.Subject) -> None:
+    layout = Layout(forgetful.checkpoint.tokenizer, "backward")
+    pairs = [Pair(f"{pair['instruction']} {pair['input']}", pair["output"]) for pair in make_pairs(60)]
+    examples = [example for pair in pairs if (example := _example(pair, layout, 128)[0])]
+    judged = card.Pairs(forgetful, examples, seed=0)
+    _, logprobs = card.responses(judged)
+    assert logprobs["its own response"] == pytest.approx(logprobs["none"], abs=1e-4)
+    assert logprobs["its own response"] == pytest.approx(logprobs["another pair's response"], abs=1e-4)
+    ranking, _ = card.ranking(judged, examples, [10], 60)
+    for column, chance in zip(ranking.columns, ranking.rows["10 others: chance"], strict=True):
+        found = ranking.rows[f"10 others: {card.GIVEN}"][ranking.columns.index(column)]
+        assert found.low <= chance.value <= found.high  # type: ignore[union-attr, operator]  # figures, both
+    filtering = card.filtering(judged, logprobs, 0.5)
+    [by_gain] = filtering.rows[card.GAIN]
+    assert by_gain.low <= 0.5 <= by_gain.high  # type: ignore[union-attr, operator]  # a figure
