@@ -51,7 +51,10 @@ class Choices(NamedTuple):
 
 def read_tasks(source: str, limit: int) -> list[Task]:
     """Tasks of a file, or of a data set on the hub; at most `limit`, evenly spread, or all for 0."""
-    rows = list(_rows_of_file(source) if Path(source).suffix else _rows_of_hub(source))
+    try:
+        rows = list(_rows_of_file(source) if Path(source).suffix else _rows_of_hub(source))
+    except UserError as error:  # the way out has another name here
+        raise UserError(str(error).replace("--input", "--hellaswag").replace("--dataset", "--hellaswag"), error.exit_code) from error
     if not rows:
         raise UserError(f"--hellaswag {source}: no task in it")
     return [_task(rows[index], source) for index in spread(len(rows), limit or len(rows)).tolist()]

@@ -12,6 +12,7 @@ from model import GPT, Store, part_rows
 from packing import pack
 from shards import PADDING
 
+FULL = 0.8  # of a row is used at least, where continuations are read side by side
 SCORED_IDS = 2048  # read after a shared prompt, or turned into logits, at a time
 
 
@@ -74,7 +75,7 @@ class Scorer:
         by_length = sorted(range(len(continuations)), key=lambda index: len(continuations[index]))
         while by_length:
             width = len(continuations[by_length[-1]]) - 1  # the last id of a continuation is foretold and not read
-            batch = by_length[-max(1, SCORED_IDS // max(width, 1)) :]
+            batch = [index for index in by_length[-max(1, SCORED_IDS // max(width, 1)) :] if len(continuations[index]) > FULL * width]
             del by_length[-len(batch) :]
             targets = [continuations[index] for index in batch]
             states = last.expand(len(batch), 1, -1)  # of the prompt's last id, which foretells the first

@@ -1,5 +1,6 @@
 """HellaSwag: tasks out of files and from a hub, and choices against a plain pass over the model."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,8 @@ from errors import UserError
 from hellaswag import Choices, Task, _sequences, read_tasks, score_tasks
 from model import GPT
 from scoring import Scorer
+from tests.hub_stand_in import HubStandIn, Trouble
+from tests.test_hub import run
 from text import Order, arrange
 from tokenizer import Tokenizer
 
@@ -61,6 +64,26 @@ def test_a_row_is_read_as_the_field_reads_it(tmp_path: Path) -> None:
 def test_what_is_no_task_is_named(tmp_path: Path, rows: list[dict[str, object]], part: str) -> None:
     with pytest.raises(UserError, match=part):
         read_tasks(write_rows(tmp_path / "a.jsonl", rows), 0)
+
+
+def test_tasks_come_from_the_hub(tmp_path: Path) -> None:
+    table = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist([{**ROW, "label": str(number % 4)} for number in range(30)]), table)
+    code = "from hellaswag import read_tasks; tasks = read_tasks('Rowan/hellaswag', 0); print(len(tasks), tasks[1])"
+    with HubStandIn("Rowan/hellaswag", {"data/validation-00000-of-00001.parquet": table.getvalue()}) as hub:
+        hub.troubles = [Trouble(".parquet", times=1, status=503)]
+        result = run(["-c", code], hub.url, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"30 {Task('Roof removal: A man is sitting on a roof. He', CLEAN, 1)}"
+    assert "Trying again in 1 s" in result.stdout
+
+
+def test_a_hub_that_is_not_there_leaves_them_out(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--data-dir", dataset_folder, "--documents", 3, "--out-dir", tmp_path / "card"]
+    result = run(["evaluate_xcoax.py", *map(str, flags)], "http://127.0.0.1:9", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Left out: cannot reach Rowan/hellaswag on the hub" in result.stdout
+    assert "or read local files with --hellaswag" in " ".join(result.stdout.split())
 
 
 def test_broken_json_is_named_with_its_row(tmp_path: Path) -> None:
