@@ -315,6 +315,6 @@ class EvaluateConfig:
     def check(self) -> None:
         require_positive(self, "max_pairs", "ranked_pairs", "max_new_tokens", "batch_size")
         require_not_negative(self, "documents", "stride", "hellaswag_tasks", "seed")
-        require(bool(self.candidates) and min(self.candidates, default=0) > 0, f"--candidates {self.candidates}: above 0")
+        require(min(self.candidates, default=0) > 0, f"--candidates {' '.join(map(str, self.candidates))}: one number or more, above 0")
         require(0 < self.mismatched_share < 1, f"--mismatched-share {self.mismatched_share}: above 0 and below 1")
         require(not (self.pairs and self.pairs_dir), "--pairs and --pairs-dir: one of them")

@@ -17,17 +17,18 @@ from typing import Any
 
 import torch
 
-import card
 from checkpoint import load_checkpoint
 from config import EvaluateConfig, Stage
 from device import choose_device, choose_dtype, device_name
 from errors import BAD_FLAGS, UserError, run
 from flags import read_flags
 from held_out import LeftOut, held_out_documents, held_out_pairs, texts_of_files
-from hellaswag import Task, read_tasks
+from hellaswag import Task, is_file, judge_choices, read_tasks
+from language import Subject, judge_language
 from lighter import lighten
 from presets import EVALUATE_PRESETS
-from report import Report, Section
+from recovery import Recovery
+from report import Report, Section, in_words
 from scoring import Scorer
 
 
@@ -35,31 +36,30 @@ def main() -> None:
     started = time.monotonic()
     config: EvaluateConfig = read_flags(EVALUATE_PRESETS, __doc__)
     device = choose_device(config.device)
-    subjects = [load_subject(config.model_path, "tuning", config, device)]
-    if config.against:
-        other = load_subject(config.against, "pretraining", config, device)
-        subjects.append(other._replace(name=f"against: {other.name}") if other.name == subjects[0].name else other)
-    folder = Path(config.out_dir) if config.out_dir else subjects[0].checkpoint.path.parent
-    require_writable(folder)
-    report = Report("The report card of a model that writes backwards", facts(config, subjects, device))
-    for name, value in report.facts.items():
-        print(f"{name}: {value}")
     try:
+        subjects = [load_subject(config.model_path, "tuning", config, device)]
+        if config.against:
+            other = load_subject(config.against, "pretraining", config, device)
+            subjects.append(other._replace(name=f"against: {other.name}") if other.name == subjects[0].name else other)
+        folder = Path(config.out_dir) if config.out_dir else subjects[0].checkpoint.path.parent
+        require_writable(folder)
+        report = Report("The report card of a model that writes backwards", folder, facts(config, subjects, device))
+        print("\n".join(in_words(report.facts)))
         fill(report, config, subjects)
     except torch.OutOfMemoryError as error:
         raise UserError(f"out of memory on {device}. Give a smaller --batch-size than {config.batch_size}") from error
     if not any(section.rows for section in report.sections):
         raise UserError("nothing could be measured; each section above says why")
-    print("\n" + "\n".join(f"wrote {path}" for path in report.write(folder)))
-    print(f"{time.monotonic() - started:.0f} s")
+    names = ", ".join(["report.json", "report.md", *(picture.name for picture in report.pictures)])
+    print(f"\nwrote {names} to {folder}; {time.monotonic() - started:.0f} s")
 
 
-def load_subject(path: str, stage: Stage, config: EvaluateConfig, device: torch.device) -> card.Subject:
+def load_subject(path: str, stage: Stage, config: EvaluateConfig, device: torch.device) -> Subject:
     """A model to judge, made ready."""
     checkpoint = load_checkpoint(Path(path), stage)
     model = lighten(checkpoint.make_model(torch.device("cpu")), choose_dtype(config.dtype, device), int8=False).to(device)
     name = f"{'tuned' if checkpoint.stage == 'tuning' else 'pretrained'}, {checkpoint.order}"
-    return card.Subject(name, checkpoint, Scorer(model, config.batch_size))
+    return Subject(name, checkpoint, Scorer(model, config.batch_size))
 
 
 def require_writable(folder: Path) -> None:
@@ -72,9 +72,9 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"cannot write {folder}: Permission denied. Give another --out-dir", BAD_FLAGS)
 
 
-def facts(config: EvaluateConfig, subjects: Sequence[card.Subject], device: torch.device) -> dict[str, Any]:
+def facts(config: EvaluateConfig, subjects: Sequence[Subject], device: torch.device) -> dict[str, Any]:
     """What the figures are about, and what would give them again."""
-    found = {}
+    found: dict[str, Any] = {}
     for subject in subjects:
         checkpoint = subject.checkpoint
         found[subject.name] = (
@@ -82,49 +82,53 @@ def facts(config: EvaluateConfig, subjects: Sequence[card.Subject], device: torc
             f"{checkpoint.make_model(torch.device('cpu')).count_parameters() / 1e6:.1f} M parameters, "
             f"vocabulary {checkpoint.tokenizer.vocab_size:,} ({checkpoint.tokenizer.sha256[:12]})"
         )
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("model_path", "against", "out_dir")}
-    found["settings"] = ", ".join(f"{name}={value}" for name, value in settings.items() if value not in ("", ()))
+    settings = dataclasses.asdict(config)
+    found["settings"] = {name: value for name, value in settings.items() if name not in ("model_path", "against", "out_dir")}
     found["computed"] = f"{choose_dtype(config.dtype, device)} on {device_name(device)}, torch {torch.__version__}"
-    found["intervals"] = "95 %, by bootstrap over documents, pairs or tasks"
+    found["intervals"] = "95 %, by bootstrap over texts, pairs or tasks, as if each were independent of the others"
     return found
 
 
-def fill(report: Report, config: EvaluateConfig, subjects: Sequence[card.Subject]) -> None:
+def fill(report: Report, config: EvaluateConfig, subjects: Sequence[Subject]) -> None:
     """Read all that is to be measured with, so that what is wrong with it comes before the work; then measure."""
-    judged = subjects[0].checkpoint
+    checkpoints = [subject.checkpoint for subject in subjects]
+    shortest = min(subject.block_size for subject in subjects)
+    if config.stride > shortest:
+        raise UserError(f"--stride {config.stride}: at most the context of {shortest} tokens, or some would not be read", BAD_FLAGS)
     sources = [texts_of_files(config.text)] if config.text else []
     left_out = []
     try:
-        sources.insert(0, held_out_documents(config, judged, [subject.checkpoint for subject in subjects[1:]]))
+        sources.insert(0, held_out_documents(config, checkpoints))
     except LeftOut as reason:
         left_out.append(Section("Language: held-out documents", notes=[f"Left out: {reason}"]))
-    found = None
+    pairs = None
     try:
-        found = held_out_pairs(config, judged)
+        pairs = held_out_pairs(config, checkpoints[0])
     except LeftOut as reason:
         left_out.append(Section("Instructions", notes=[f"Left out: {reason}"]))
     tasks: list[Task] = []
     try:
         tasks = read_tasks(config.hellaswag, config.hellaswag_tasks) if config.hellaswag else []
     except UserError as error:
-        if Path(config.hellaswag).suffix:  # a file that was named is not passed over
+        if is_file(config.hellaswag):  # what was named is not passed over
             raise
         left_out.append(Section("HellaSwag, a control", notes=[f"Left out: {error}"]))
 
-    for source in sources:
-        section, picture = card.language(subjects, source.texts, source.what, config.stride, config.seed)
+    for number, source in enumerate(sources):
+        picture = f"report_positions{number or ''}.png"
+        section, curves = judge_language(subjects, source.texts, source.what, picture, config.stride, config.seed)
         section.notes += source.notes
-        report.add(section, picture)
-    if found:
-        pairs = card.Pairs(subjects[0], found.examples, config.seed)
-        section, logprobs = card.responses(pairs)
-        section.notes += found.notes
+        report.add(section, curves)
+    if pairs:
+        recovery = Recovery(subjects[0], pairs.judged, config.seed)
+        section = recovery.responses()
+        section.notes += pairs.notes
         report.add(section)
-        report.add(*card.ranking(pairs, found.pool, config.candidates, config.ranked_pairs))
-        report.add(card.filtering(pairs, logprobs, config.mismatched_share))
-        report.add(card.generation(pairs, found.training, config.max_new_tokens, config.batch_size))
+        report.add(*recovery.ranking(pairs.pool, config.candidates, config.ranked_pairs))
+        report.add(recovery.filtering(config.mismatched_share))
+        report.add(recovery.generation(pairs.training, config.max_new_tokens, config.batch_size))
     if tasks:
-        report.add(card.hellaswag(subjects, tasks, config.seed))
+        report.add(judge_choices(subjects, tasks, config.seed))
     for section in left_out:
         report.add(section)
 

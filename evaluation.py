@@ -1,7 +1,6 @@
 """Metrics as functions of a model and data."""
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +12,7 @@ from config import IGNORE
 from device import autocast
 from figures import Values
 from model import GPT
-from packing import Example, shortened
+from packing import Example
 from scoring import Scorer
 from shards import Rows
 
@@ -55,11 +54,17 @@ def measure_loss(model: GPT, batches: Iterable[Rows], bytes_per_id: NDArray[np.i
 def document_logprobs(scorer: Scorer, documents: Iterable[list[int]], stride: int) -> Iterator[Values]:
     """Log P of every id of each document but its first, the boundary; each id counts once, with what the stride leaves it to see."""
     block_size = scorer.model.config.block_size
-    for together in portions(documents, len, scorer):
-        windows = [list(spans(ids, block_size, stride)) for ids in together]
-        scores = scorer.score([window for parts in windows for window in parts])
-        for parts in windows:
-            yield np.concatenate([next(scores) for _ in parts])
+    windows = ((number, *window) for number, ids in enumerate(documents) for window in spans(ids, block_size, stride))
+    current, parts = 0, list[Values]()
+    for together in portions(windows, lambda window: len(window[1]) + len(window[2]), scorer):
+        scores = scorer.score([(read, foretold) for _, read, foretold in together])
+        for (number, _, _), logprobs in zip(together, scores, strict=True):
+            if number != current:
+                yield np.concatenate(parts)
+                current, parts = number, []
+            parts.append(logprobs)
+    if parts:
+        yield np.concatenate(parts)
 
 
 def spans(ids: list[int], block_size: int, stride: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -79,23 +84,6 @@ def instruction_logprobs(scorer: Scorer, examples: Sequence[Example]) -> Iterato
     for together in portions(examples, lambda example: example.length, scorer):
         pairs = [(example.ids[: example.prompt].tolist(), example.ids[example.prompt :].tolist()) for example in together]
         yield from (float(logprobs.sum()) for logprobs in scorer.score(pairs))
-
-
-def candidate_logprobs(scorer: Scorer, prompt: NDArray[np.int64], begin: int, candidates: Sequence[list[int]]) -> Values:
-    """Log P of each of the instructions after one response, which is read once; `begin` ids stand before the response.
-
-    For a candidate that does not fit beside it, the response loses what lies farthest from it, as in training.
-    """
-    by_room: dict[int, list[int]] = defaultdict(list)
-    prompts: dict[int, list[int]] = {}
-    for index, candidate in enumerate(candidates):
-        fitted = shortened(prompt, len(candidate), begin, scorer.model.config.block_size)
-        by_room[len(fitted)].append(index)
-        prompts[len(fitted)] = fitted.tolist()
-    found = np.zeros(len(candidates))
-    for room, indices in by_room.items():
-        found[indices] = [logprobs.sum() for logprobs in scorer.score_after(prompts[room], [candidates[index] for index in indices])]
-    return found
 
 
 def portions(items: Iterable[Item], length: Callable[[Item], int], scorer: Scorer) -> Iterator[list[Item]]:

@@ -1,7 +1,7 @@
 """What a checkpoint is judged on: documents and pairs that it was not trained on, out of data folders and files."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ from layout import LEAST_RESPONSE, Layout
 from packing import Example, Examples
 from pairs import Pair, fields_of_pairs, pair_of
 from results import read_rows
-from shards import Dataset, Documents, Split, open_dataset, spread
+from shards import SPLITS, Dataset, Documents, Split, open_dataset, spread
 from text import arrange, decode
 from tokenizer import Tokenizer
 
 TRAINING_PAIRS = 100_000  # at most so many are looked at, evenly spread
-POOL = 20_000  # held-out pairs, at most, whose instructions can be drawn
+POOL = 2_000  # held-out pairs, at most, whose instructions can be drawn as others, or twice as many as are asked for
 
 
 class LeftOut(Exception):
@@ -35,44 +35,65 @@ class Source(NamedTuple):
     notes: list[str]
 
 
-class HeldOutPairs(NamedTuple):
-    """Pairs in the ids of a model."""
+class Held(NamedTuple):
+    """A pair as a person reads it, and in the ids of a model."""
 
-    examples: list[Example]  # that are scored and written for
-    pool: list[Example]  # whose instructions can be drawn as others
+    pair: Pair
+    example: Example
+
+    @property
+    def instruction_ids(self) -> tuple[int, ...]:
+        """Those of the instruction and of its end."""
+        return tuple(self.example.ids[self.example.prompt :].tolist())
+
+
+class HeldOutPairs(NamedTuple):
+    """What a tuned model is judged on."""
+
+    judged: list[Held]
+    pool: list[Held]  # whose instructions can be drawn as others
     training: list[Pair]  # for what needs no model
     notes: list[str]
 
 
-def held_out_documents(config: EvaluateConfig, checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> Source:
-    """The validation documents of a data folder: the named one, or the one that the checkpoint was pretrained on."""
-    dataset = _open(config.data_dir, checkpoint, "pretraining")
+def held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> Source:
+    """The validation documents of a data folder: the named one, or the one that the first checkpoint was pretrained on."""
+    dataset = _open(config.data_dir, checkpoints[0], "pretraining")
     tokenizer = Tokenizer.load(dataset.folder)
     documents = Documents(dataset, "val", tokenizer.end_of_text)
     chosen = spread(len(documents), config.documents or len(documents)).tolist()
     texts = [arrange(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
     notes = [f"{len(chosen):,} of the {len(documents):,} documents that {dataset.folder} holds out."]
-    for other in others:
+    for checkpoint in checkpoints:
         try:
-            same = _held_out(_open("", other, "pretraining")) == _held_out(dataset)
-            trouble = "" if same else f"its own data folder holds out other documents than {dataset.folder}"
+            same = _sizes(_open("", checkpoint, "pretraining")) == _sizes(dataset)
+            trouble = "" if same else f"the data folder of its training holds other documents than {dataset.folder}"
         except (LeftOut, UserError) as error:
-            trouble = f"its data folder cannot be looked at ({error})"
+            trouble = f"the data folder of its training cannot be looked at ({error})"
         if trouble:
-            notes.append(f"{other.path}: {trouble}, so these may have been in its training.")
+            notes.append(f"{checkpoint.path}: {trouble}, so these may have been in its training.")
     return Source("held-out documents", texts, notes)
 
 
 def texts_of_files(inputs: tuple[str, ...]) -> Source:
     """The documents of files."""
-    corpus = open_documents(PreprocessConfig(input=inputs))
-    parts = [decode(document.text) for documents, _ in corpus.read(Position(0, 0)) for document in documents]
-    texts = [text for text in parts if text]
+    texts: list[str] = []
+    lost = 0
+    try:
+        # One document, however long: what reads it cuts it into parts, which are put together again.
+        for parts, _ in open_documents(PreprocessConfig(input=inputs)).read(Position(0, 0)):
+            for part in parts:
+                text = decode(part.text)
+                if text and part.continues and texts:
+                    texts[-1] += text
+                elif text:
+                    texts.append(text)
+                lost += not text
+    except UserError as error:  # the flag has another name here
+        raise UserError(str(error).replace("--input", "--text").replace(". Name one with --field", ""), error.exit_code) from error
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
-    notes = [f"{len(texts):,} documents; whether the model was trained on them is not known here."]
-    if len(parts) > len(texts):
-        notes.append(f"{len(parts) - len(texts):,} others were empty or not UTF-8.")
+    notes = [f"{len(texts):,} texts ({lost:,} others empty or not UTF-8); whether a model was trained on them is not known here."]
     return Source(", ".join(inputs), texts, notes)
 
 
@@ -83,29 +104,32 @@ def held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPai
             f"{checkpoint.path} was pretrained and not tuned: it does not know instructions. "
             f"Tune it with: python finetune_xcoax.py --model-path {checkpoint.path}"
         )
-    layout = Layout(checkpoint.tokenizer, checkpoint.order)
-    try:
+    if config.pairs:
+        source, pairs = config.pairs, _pairs_in(config.pairs)
+    else:
         dataset = _open(config.pairs_dir, checkpoint, "tuning")
-        training, trouble = _pairs_of(dataset, "train", TRAINING_PAIRS), ""
-    except (LeftOut, UserError) as error:
-        if not config.pairs:
-            raise
-        training, trouble = [], f"Without training pairs to compare with: {error}"
-    rows = _pairs_in(config.pairs) if config.pairs else _pairs_of(dataset, "val", POOL)
-    lost = Counter(f"left out: {pair.trouble}" for pair in rows if pair.trouble)
-    rows = [pair for pair in rows if not pair.trouble]
-    pool: list[Example] = []
-    for index in spread(len(rows), POOL).tolist():
-        example, what = _example(rows[index], layout, checkpoint.model_config.block_size)
-        pool += [example] if example else []
+        source, pairs = f"{dataset.folder}, besides what preprocessing cut", _pairs_of(dataset, "val")
+    lost = Counter(f"left out: {pair.trouble}" for pair in pairs if pair.trouble)
+    pairs = [pair for pair in pairs if not pair.trouble]
+    layout = Layout(checkpoint.tokenizer, checkpoint.order)
+    pool: list[Held] = []
+    for index in spread(len(pairs), max(POOL, config.max_pairs, 2 * max(config.candidates))).tolist():
+        example, what = _example(pairs[index], layout, checkpoint.model_config.block_size)
+        pool += [Held(pairs[index], example)] if example else []
         lost[what] += bool(what)
-    source = config.pairs or f"{dataset.folder}, held out"
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(lost.items()) if what) or "none cut or left out"
     if not pool:
         raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
-    examples = [pool[index] for index in spread(len(pool), config.max_pairs).tolist()]
-    notes = [f"From {source}: {len(pool):,} usable pairs ({counts})."]
-    return HeldOutPairs(examples, pool, training, notes + ([trouble] if trouble else []))
+    judged = [pool[index] for index in spread(len(pool), config.max_pairs).tolist()]
+    notes = [f"{len(pool):,} usable pairs of {source} ({counts})."]
+    training: list[Pair] = []
+    try:
+        training = _pairs_of(_open("", checkpoint, "tuning"), "train", TRAINING_PAIRS)
+        known = len(set(training) & {held.pair for held in judged})
+        notes.append(f"{known:,} of those judged are among the {len(training):,} training pairs that were looked at.")
+    except (LeftOut, UserError) as error:
+        notes.append(f"Without training pairs to compare with, so these may have been among them: {error}")
+    return HeldOutPairs(judged, pool, training, notes)
 
 
 def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
@@ -124,18 +148,17 @@ def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
         raise LeftOut(f"{error}; or name another folder with {'--data-dir' if stage == 'pretraining' else '--pairs-dir'}") from error
 
 
-def _held_out(dataset: Dataset) -> tuple[int, int]:
-    """How many documents and bytes of text are held out: alike in twins that differ only in their word order."""
-    shards = dataset.shards("val")
-    return sum(shard.documents for shard in shards), sum(shard.bytes for shard in shards)
+def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
+    """Documents and bytes of text of every shard: alike in twins that differ only in their word order."""
+    return [(shard.documents, shard.bytes) for split in SPLITS for shard in dataset.shards(split)]
 
 
-def _pairs_of(dataset: Dataset, split: Split, limit: int) -> list[Pair]:
+def _pairs_of(dataset: Dataset, split: Split, limit: int | None = None) -> list[Pair]:
     layout = Layout(Tokenizer.load(dataset.folder), dataset.order)
     examples = Examples(dataset, split, layout)
-    chosen = (examples[index] for index in spread(len(examples), limit).tolist())
+    chosen = (examples[index] for index in spread(len(examples), limit or len(examples)).tolist())
     parts = ((example.ids[example.prompt :], example.ids[: example.prompt]) for example in chosen)
-    return [Pair(*(arrange(layout.tokenizer.decode(ids), dataset.order) for ids in texts)) for texts in parts]
+    return [Pair(layout.read(instruction), layout.read(response)) for instruction, response in parts]
 
 
 def _pairs_in(path: str) -> list[Pair]:

@@ -1,5 +1,6 @@
-"""HellaSwag: four endings to a context, of which one is true. Tasks, and how a model chooses in either word order."""
+"""HellaSwag in either word order: four endings to a context, of which a model chooses one."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 from config import SourceConfig
 from errors import UserError
 from evaluation import portions
-from figures import Values
+from figures import Values, mean
 from hub import HubTrouble, Patience, open_hub
-from results import read_rows
+from language import Subject
+from report import Section, watched
+from results import READ_ENDINGS, read_rows
 from scoring import Scorer
 from shards import spread
 from text import Order, arrange
@@ -49,12 +52,14 @@ class Choices(NamedTuple):
         return int(scores.argmax()) == self.label
 
 
+def is_file(source: str) -> bool:
+    """Whether a file is meant, not a data set on the hub."""
+    return source.endswith(READ_ENDINGS) or Path(source).exists()
+
+
 def read_tasks(source: str, limit: int) -> list[Task]:
     """Tasks of a file, or of a data set on the hub; at most `limit`, evenly spread, or all for 0."""
-    try:
-        rows = list(_rows_of_file(source) if Path(source).suffix else _rows_of_hub(source))
-    except UserError as error:  # the way out has another name here
-        raise UserError(str(error).replace("--input", "--hellaswag").replace("--dataset", "--hellaswag"), error.exit_code) from error
+    rows = list(_rows_of_file(source) if is_file(source) else _rows_of_hub(source))
     if not rows:
         raise UserError(f"--hellaswag {source}: no task in it")
     return [_task(rows[index], source) for index in spread(len(rows), limit or len(rows)).tolist()]
@@ -69,18 +74,22 @@ def _rows_of_file(path: str) -> Iterator[dict[str, Any]]:
 
 def _rows_of_hub(name: str) -> Iterator[dict[str, Any]]:
     config = SourceConfig(data_dir="", dataset=name, split="validation", retries=2)
-    hub = open_hub(config, "")
-    patience = Patience(config.retries)
-    for file in range(len(hub.names)):
-        rows: list[dict[str, Any]] = []
-        while True:
-            try:
-                for table in hub.read(file, len(rows), None):
-                    rows += table.to_pylist()
-                break
-            except HubTrouble as error:
-                patience.wait(f"lost the connection while reading {hub.names[file]}", error)
-        yield from rows
+    try:
+        hub = open_hub(config, "")
+        patience = Patience(config.retries)
+        for file in range(len(hub.names)):
+            rows: list[dict[str, Any]] = []
+            while True:
+                try:
+                    for table in hub.read(file, len(rows), None):
+                        rows += table.to_pylist()
+                    break
+                except HubTrouble as error:
+                    patience.wait(f"lost the connection while reading {hub.names[file]}", error)
+            yield from rows
+    except UserError as error:  # the way out is another here
+        what = str(error).partition(". Gave up")[0].replace(" Check --dataset, or read local files with --input", "")
+        raise UserError(f"{what}. Try again later, or name a file of tasks with --hellaswag", error.exit_code) from error
 
 
 def _task(row: dict[str, Any], source: str) -> Task:
@@ -124,3 +133,29 @@ def _sequences(task: Task, tokenizer: Tokenizer, order: Order, block_size: int) 
     cut = len(context) > room
     kept = (context[:room] if backward else context[len(context) - room :]) if cut else context
     return [(ending, kept) if backward else (kept, ending) for ending in endings], cut
+
+
+def judge_choices(subjects: Sequence[Subject], tasks: Sequence[Task], seed: int) -> Section:
+    """How often the true ending is chosen: a control, for a backwards model cannot be asked as the published figures were."""
+    section = Section("HellaSwag, a control", [subject.name for subject in subjects])
+    found: list[list[Choices]] = []
+    for subject in subjects:
+        tokenizer, order = subject.checkpoint.tokenizer, subject.checkpoint.order
+        choices = watched(score_tasks(subject.scorer, tokenizer, order, tasks), len(tasks), f"HellaSwag, {subject.name}")
+        found.append(list(choices))
+        if cut := sum(choice.cut for choice in found[-1]):
+            section.notes.append(f"{subject.name}: {cut:,} contexts did not fit and lost what lies farthest from the ending.")
+    if len(subjects) == 2:
+        section.columns = [*section.columns, "difference"]
+    for whole, what in ((False, "by the second part, given the first"), (True, "by the whole text")):
+        for per_byte, how in ((False, "in total"), (True, "a byte")):
+            right = [np.array([choices.is_right(whole, per_byte) for choices in all_choices], float) for all_choices in found]
+            difference = [mean(right[0] - right[1], seed, "+.1%")] if len(right) == 2 else []
+            section.rows[f"{what}, {how}"] = [*(mean(values, seed, ".1%") for values in right), *difference]
+    error = math.sqrt(CHANCE * (1 - CHANCE) / len(tasks))
+    section.notes += [
+        f"{len(tasks):,} tasks; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
+        "Backwards, the second part is the context and the first the ending: log P(context | ending). As the four contexts are one text, "
+        "'a byte' must then choose as 'in total' does. Forwards it is the usual log P(ending | context).",
+    ]
+    return section

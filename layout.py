@@ -6,6 +6,7 @@ Both texts in the order of the model. All up to and including <|instruction|> is
 """
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +45,10 @@ class Layout:
     def pair(self, response: NDArray[np.uint16], instruction: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """A whole pair."""
         return np.concatenate([self.begin, response, self.between, instruction, self.end]).astype(np.uint16)
+
+    def read(self, ids: Iterable[int]) -> str:
+        """The text of ids as a person reads it."""
+        return arrange(self.tokenizer.decode(ids), self.order)
 
     def fit(self, response: str, room: int) -> tuple[list[int], str]:
         """The ids, at most `room` of them, of a response or of what fits of it, and that text.

@@ -118,13 +118,9 @@ def mismatched(examples: Sequence[Example], begin: int, block_size: int, seed: i
     of_another = dict(zip(order, [*order[shift:], *order[:shift]], strict=True))
     found = []
     for index, example in enumerate(examples):
+        prompt = examples[of_another[index]].ids[: examples[of_another[index]].prompt]
         instruction = example.ids[example.prompt :]
-        prompt = shortened(examples[of_another[index]].ids[: examples[of_another[index]].prompt], len(instruction), begin, block_size)
+        excess = max(0, len(prompt) + len(instruction) - 1 - block_size)
+        prompt = np.concatenate([prompt[:begin], prompt[begin + excess :]])
         found.append(Example(np.concatenate([prompt, instruction]), len(prompt)))
     return found
-
-
-def shortened(prompt: NDArray[np.int64], instruction: int, begin: int, block_size: int) -> NDArray[np.int64]:
-    """A prompt beside which so many ids of an instruction have room: its response loses what lies farthest from them."""
-    excess = max(0, len(prompt) + instruction - 1 - block_size)
-    return np.concatenate([prompt[:begin], prompt[begin + excess :]])

@@ -1,18 +1,22 @@
 """A report of figures: for people in a terminal and in report.md with its pictures, for machines in report.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from disk import replacing, write_json
 from errors import UserError
 from figures import Figure
+from screen import harmless
 
 PIPE_WIDTH = 140  # columns where there is no terminal to ask
 Curve = list[tuple[float, Figure]]  # points from left to right
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -46,49 +50,32 @@ class Picture:
 
 @dataclass
 class Report:
-    """Sections, and the facts that they are about."""
+    """Sections as they are measured, and the facts that they are about; on disk so far as they are there."""
 
     title: str
+    folder: Path
     facts: dict[str, Any]
     sections: list[Section] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
     def add(self, section: Section, picture: Picture | None = None) -> None:
-        """Keep a section with its picture, and print it as soon as it is measured."""
-        from rich import box
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
+        """Print a section, and write it with all before it."""
         self.sections.append(section)
-        self.pictures += [picture] if picture else []
-        console = Console(highlight=False)
-        console = console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
-        console.print(f"\n{section.title}", style="bold", markup=False)
-        if section.rows:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
-            for column in ("", *section.columns):
-                table.add_column(column, overflow="fold")
-            for name, cells in section.rows.items():
-                table.add_row(*(escape(str(cell)) for cell in (name, *cells)))
-            console.print(table)
-        for note in section.notes:
-            console.print(note, style="dim", markup=False)
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write report.json, report.md and the pictures."""
+        _print(section)
+        if not any(each.rows for each in self.sections):  # an earlier report is worth more
+            return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            paths = [_draw(folder, picture) for picture in self.pictures]
-            with replacing(folder / "report.md") as file:
-                file.write(self._as_markdown().encode())
-            write_json(folder / "report.json", _finite({**self.facts, "sections": [section.as_json() for section in self.sections]}))
+            if picture:
+                self.pictures.append(picture)
+                _draw(self.folder, picture)
+            with replacing(self.folder / "report.md") as file:
+                file.write(harmless(self._as_markdown()).encode("utf-8", "replace"))
+            write_json(self.folder / "report.json", _finite({**self.facts, "sections": [each.as_json() for each in self.sections]}))
         except OSError as error:
-            raise UserError(f"cannot write the report to {folder}: {error.strerror}. Give another --out-dir") from error
-        return [folder / "report.json", folder / "report.md", *paths]
+            raise UserError(f"cannot write the report to {self.folder}: {error.strerror}. Give another --out-dir") from error
 
     def _as_markdown(self) -> str:
-        lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts.items())]
+        lines = [f"# {self.title}", "", *(f"- {line}" for line in in_words(self.facts))]
         for section in self.sections:
             lines += ["", f"## {section.title}", ""]
             if section.rows:
@@ -99,11 +86,47 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
+def in_words(facts: dict[str, Any]) -> list[str]:
+    """Each fact on a line; of settings those that are set."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}={inner}" for key, inner in value.items() if inner not in ("", (), None))
+        lines.append(f"{name}: {value}")
+    return lines
+
+
+def watched(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, with a progress bar where somebody watches."""
+    return iter(tqdm(items, total=total, desc=what, leave=False, disable=None))
+
+
+def _print(section: Section) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    console.print()
+    console.print(Text(harmless(section.title), style="bold"))
+    if section.rows:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
+        for column in ("", *section.columns):
+            table.add_column(Text(column), overflow="fold")
+        for name, cells in section.rows.items():
+            table.add_row(*(Text(harmless(str(cell))) for cell in (name, *cells)))
+        console.print(table)
+    for note in section.notes:
+        console.print(Text(harmless(note), style="dim"))
+
+
 def _table_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _draw(folder: Path, picture: Picture) -> Path:
+def _draw(folder: Path, picture: Picture) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import; needs no display
     from matplotlib.figure import Figure as Canvas
 
@@ -124,7 +147,6 @@ def _draw(folder: Path, picture: Picture) -> Path:
     axes.legend()
     with replacing(folder / picture.name) as file:
         canvas.savefig(file, format="png")
-    return folder / picture.name
 
 
 def _finite(value: Any) -> Any:

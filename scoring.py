@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from errors import UserError
 from lighter import attention_dtype
 from model import GPT, Store, part_rows
 from packing import pack
@@ -75,7 +76,8 @@ class Scorer:
         by_length = sorted(range(len(continuations)), key=lambda index: len(continuations[index]))
         while by_length:
             width = len(continuations[by_length[-1]]) - 1  # the last id of a continuation is foretold and not read
-            batch = [index for index in by_length[-max(1, SCORED_IDS // max(width, 1)) :] if len(continuations[index]) > FULL * width]
+            rows = min(SCORED_IDS // max(width, 1), self.rows * self.model.config.block_size // (length + width))
+            batch = [index for index in by_length[-max(1, rows) :] if len(continuations[index]) > FULL * width]
             del by_length[-len(batch) :]
             targets = [continuations[index] for index in batch]
             states = last.expand(len(batch), 1, -1)  # of the prompt's last id, which foretells the first
@@ -112,6 +114,8 @@ class Scorer:
             for start in range(0, len(wanted), SCORED_IDS)
         ]
         logprobs = torch.cat(parts)[:, 0].cpu().double().numpy()
+        if not np.isfinite(logprobs).all():  # compared with anything, what is no number would pass for the best
+            raise UserError("the model gives a probability that is no number: it is damaged, or too large for --dtype. Try --dtype float32")
         return np.split(logprobs, np.cumsum([len(target) for target in targets])[:-1])
 
     def _widen(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

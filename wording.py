@@ -33,8 +33,10 @@ class WordIndex:
 def _words(texts: Sequence[str]) -> list[list[str]]:
     import bm25s
 
-    # All words count, the commonest too: their weight says how little they mean, in any language.
-    words: list[list[str]] = bm25s.tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
+    # All words count, the commonest and single digits too: their weight says how little they mean, in any language.
+    words: list[list[str]] = bm25s.tokenize(
+        list(texts), token_pattern=r"(?u)\b\w+\b", stopwords=None, return_ids=False, show_progress=False
+    )
     return words
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-import card
 from checkpoint import load_checkpoint, save_checkpoint
 from config import ModelConfig
-from held_out import _example
+from figures import Figure
+from held_out import Held, _example
+from language import Reading, Subject, gaps
 from layout import Layout
 from model import GPT
 from pairs import Pair
+from recovery import GAIN, GIVEN, NONE, OTHER, OWN, Recovery, first_sentence
 from scoring import Scorer
 from tests.conftest import fails_with, make_pairs, run_script, write_pairs
 from tests.test_hellaswag import ROW, write_rows
@@ -59,26 +61,31 @@ def test_everything_is_in_the_report(whole: Any, dataset_folder: Path) -> None:
         loss = language[name]["loss, nats a token"]
         assert loss["low"] < loss["value"] < loss["high"]
         assert language[name]["perplexity"]["value"] == pytest.approx(math.exp(loss["value"]))
-    assert language["gap"]["bits per byte"]["value"] == pytest.approx(0, abs=1e-7)
+    assert language["tuned, backward"] == language["pretrained, backward"]
+    assert "gap" not in language  # they are no twins
     ranking = found["Ranking: the true instruction among others"]
     assert ranking["5 others: chance"]["recall@1"]["value"] == pytest.approx(1 / 6)
     assert ranking["10 others: chance"]["mean reciprocal rank"]["value"] == pytest.approx(np.mean([1 / place for place in range(1, 12)]))
     assert not any(name.startswith("99 others") for name in ranking)
-    assert "Among 99 others: left out, there are 40 different held-out instructions in all." in printed
+    assert "Among 99 others: left out, there are 39 different other instructions." in printed
     assert ranking["10 others: BM25 word overlap"]["recall@1"]["value"] > 0.6  # these instructions repeat words of the response
     assert found["HellaSwag, a control"]["by the whole text, in total"]["tuned, backward"]["examples"] == 8
+    assert found["HellaSwag, a control"]["by the whole text, in total"]["difference"]["value"] == 0
     assert "log P(context | ending)" in printed and "chance is 25%" in printed
     markdown = (folder / "report.md").read_text(encoding="utf-8")
-    for name in ("report_positions.png", "report_ranking.png"):
+    assert (folder / "report_positions.png").read_bytes() != (folder / "report_positions1.png").read_bytes()  # of the text
+    for name in ("report_positions.png", "report_positions1.png", "report_ranking.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert f"]({name})" in markdown
     for line in markdown.splitlines():
         if line.startswith("| ") and "log P(instruction" in line:
             assert "log P(instruction \\| response)" in line or "minus log P(instruction)" in line  # a bar would end the cell
     bits = found["Instructions, given a response"]
-    assert set(bits) == {"its own response", "another pair's response", "none", "what its own response saves"}
-    saved = bits["another pair's response"]["bits per byte"]["value"] - bits["its own response"]["bits per byte"]["value"]
-    assert bits["what its own response saves"]["bits per byte"]["value"] == pytest.approx(saved)
+    differences = {f"{name}, minus its own" for name in (OTHER, NONE)}
+    assert set(bits) == {OWN, OTHER, NONE} | differences
+    for name in (OTHER, NONE):
+        saved = bits[name]["bits per byte"]["value"] - bits[OWN]["bits per byte"]["value"]
+        assert bits[f"{name}, minus its own"]["bits per byte"]["value"] == pytest.approx(saved)
 
 
 def test_the_same_again_whatever_the_batch(whole: Any, tmp_path: Path) -> None:
@@ -138,25 +145,26 @@ def test_few_pairs_and_long_ones(checkpoints: dict[str, Path], tmp_path: Path) -
     one = pairs_card(checkpoints, tmp_path, [{"instruction": "What is it?", "output": "word " * 3000}])
     assert one.returncode == 0, one.stderr
     assert "1 responses cut" in one.stdout
-    assert "Left out: all pairs have the same response." in one.stdout
-    assert one.stdout.count("others: left out, there are 1 different") == 3
-    rows = [*make_pairs(6), {"instruction": "word " * 60, "output": "It is " * 300}, {"instruction": "x", "output": "y " * 900}]
+    assert "Left out: too few pairs with different responses." in one.stdout
+    assert one.stdout.count("others: left out, there are 0 different") == 3
+    rows = [*make_pairs(6), {"instruction": "word " * 30, "output": "It is " * 300}, {"instruction": "x", "output": "y " * 900}]
     several = pairs_card(checkpoints, tmp_path, rows, "--candidates", 7)
     assert several.returncode == 0, several.stderr
     found = figures(tmp_path / "card")
     assert found["Ranking: the true instruction among others"]["7 others: chance"]["recall@5"]["value"] == pytest.approx(5 / 8)
     assert found["Writing: the likeliest instruction"]["the model"]["chrF"]["examples"] == 8
-    assert "Without training pairs to compare with" in several.stdout
+    assert "Without training pairs to compare with, so these may have been among them" in several.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "part"),
     [
-        ("--candidates 0", 2, "--candidates (0,): above 0"),
+        ("--candidates 7 0", 2, "--candidates 7 0: one number or more, above 0"),
+        ("--stride 513", 2, "--stride 513: at most the context of 512 tokens"),
         ("--mismatched-share 1", 2, "--mismatched-share 1.0"),
         ("--pairs a --pairs-dir b", 2, "one of them"),
         ("--data-dir nowhere", 1, "no finished dataset in nowhere"),
-        ("--text nowhere.txt", 2, "nowhere.txt"),
+        ("--text nowhere.txt", 2, "--text nowhere.txt: no such file"),
         ("--hellaswag nowhere.jsonl", 2, "nowhere.jsonl: no such file"),
         ("--against nowhere.pt", 1, "no checkpoint at nowhere.pt"),
         ("--out-dir README.md/x", 2, "cannot write README.md/x: Not a directory"),
@@ -166,15 +174,40 @@ def test_what_cannot_be_is_one_line(checkpoints: dict[str, Path], flags: str, co
     fails_with(run_script("evaluate_xcoax.py", "--model-path", checkpoints["tuning"], *flags.split()), code, part)
 
 
-def test_a_twin_with_other_held_out_documents_is_named(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
+def test_what_a_model_may_have_learnt_is_named(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
     flags = ["--model-path", checkpoints["pretraining"], "--data-dir", dataset_folder, "--documents", 3, "--hellaswag", ""]
     result = run_script("evaluate_xcoax.py", *flags, "--against", checkpoints["tuning"], "--out-dir", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "so these may have been in its training" in " ".join(result.stdout.split())
+    printed = " ".join(result.stdout.split())
+    for path in checkpoints.values():
+        assert f"{path}: the data folder of its training cannot be looked at" in printed
+    assert printed.count("so these may have been in its training") == 2
+
+
+def test_nothing_of_a_text_drives_the_terminal(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    result = pairs_card(checkpoints, tmp_path, [{"instruction": f"x {n}", "output": f"\x1b[2J {n} red"} for n in range(4)])
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout + (tmp_path / "card" / "report.md").read_text(encoding="utf-8")
+    assert "␛[2J" in result.stdout
+
+
+def test_the_gap_by_hand() -> None:
+    tokens = np.array([10.0, 20.0, 40.0])
+    one, other = (Reading([], factor * tokens, tokens * length) for factor, length in ((2.2, 1.1), (2.0, 1.0)))
+    by_token, by_byte = gaps(one, other)
+    for chosen in (np.array([0, 1, 2]), np.array([2, 2, 0])):
+        assert by_token(chosen) == pytest.approx(0)  # 2 nats a token in both
+        assert by_byte(chosen) == pytest.approx(0.1)
+
+
+def test_first_sentences() -> None:
+    assert [first_sentence(text) for text in ("It is 3.5 m. Or not.", "Who? Me", "One\ntwo.", "one", "")] == [
+        "It is 3.5 m.", "Who?", "One", "one", "",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def forgetful(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> card.Subject:
+def forgetful(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A model whose blocks add nothing, as it begins: it sees the last id alone, and so nothing of the response."""
     torch.manual_seed(0)
     model = GPT(ModelConfig(n_layer=1, n_head=2, n_embed=32, block_size=128, vocab_size=400))
@@ -185,21 +218,43 @@ def forgetful(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         order="backward", step=1, tokens=1, val_loss=6.0,
     )  # fmt: skip
     checkpoint = load_checkpoint(path)
-    return card.Subject("forgetful", checkpoint, Scorer(checkpoint.make_model(torch.device("cpu")), 4))
+    return Subject("forgetful", checkpoint, Scorer(checkpoint.make_model(torch.device("cpu")), 4))
 
 
-def test_a_model_that_ignores_the_response_takes_nothing_from_it(forgetful: card.Subject) -> None:
-    layout = Layout(forgetful.checkpoint.tokenizer, "backward")
-    pairs = [Pair(f"{pair['instruction']} {pair['input']}", pair["output"]) for pair in make_pairs(60)]
-    examples = [example for pair in pairs if (example := _example(pair, layout, 128)[0])]
-    judged = card.Pairs(forgetful, examples, seed=0)
-    _, logprobs = card.responses(judged)
-    assert logprobs["its own response"] == pytest.approx(logprobs["none"], abs=1e-4)
-    assert logprobs["its own response"] == pytest.approx(logprobs["another pair's response"], abs=1e-4)
-    ranking, _ = card.ranking(judged, examples, [10], 60)
-    for column, chance in zip(ranking.columns, ranking.rows["10 others: chance"], strict=True):
-        found = ranking.rows[f"10 others: {card.GIVEN}"][ranking.columns.index(column)]
-        assert found.low <= chance.value <= found.high  # type: ignore[union-attr, operator]  # figures, both
-    filtering = card.filtering(judged, logprobs, 0.5)
-    [by_gain] = filtering.rows[card.GAIN]
-    assert by_gain.low <= 0.5 <= by_gain.high  # type: ignore[union-attr, operator]  # a figure
+def held(subject: Subject, pairs: list[Pair]) -> list[Held]:
+    layout = Layout(subject.checkpoint.tokenizer, subject.checkpoint.order)
+    return [Held(pair, example) for pair in pairs if (example := _example(pair, layout, subject.block_size)[0])]
+
+
+def test_a_model_that_ignores_the_response_takes_nothing_from_it(forgetful: Subject) -> None:
+    pairs = held(forgetful, [Pair(f"{pair['instruction']} {pair['input']}", pair["output"]) for pair in make_pairs(60)])
+    judged = Recovery(forgetful, pairs, seed=0)
+    assert judged.logprobs[OWN] == pytest.approx(judged.logprobs[NONE], abs=1e-4)
+    assert judged.logprobs[OWN] == pytest.approx(judged.logprobs[OTHER], abs=1e-4)
+    ranking, _ = judged.ranking(pairs, [10], 60)
+    for column, chance in enumerate(ranking.rows["10 others: chance"]):
+        found = ranking.rows[f"10 others: {GIVEN}"][column]
+        assert isinstance(found, Figure) and isinstance(chance, Figure) and found.low is not None and found.high is not None
+        assert found.low <= chance.value <= found.high
+    [by_gain] = judged.filtering(0.5).rows[GAIN]
+    assert isinstance(by_gain, Figure) and by_gain.low is not None and by_gain.high is not None
+    assert by_gain.low <= 0.5 <= by_gain.high
+
+
+def test_what_is_no_mismatch_is_not_called_one(forgetful: Subject) -> None:
+    same = held(forgetful, [Pair(f"Say {number}.", "Yes." if number % 3 else f"No {number}.") for number in range(30)])
+    section = Recovery(forgetful, same, 0).filtering(0.5)
+    assert not section.rows and "too few pairs with different responses" in section.notes[0]  # two thirds answer the same
+    # Each instruction has two responses, so another pair's response can be true of it.
+    twice = held(forgetful, [Pair(f"Say {number // 2}.", f"It is {number % 4}.") for number in range(4)])
+    for seed in range(8):
+        section = Recovery(forgetful, twice, seed).filtering(0.99)
+        counted = int(section.notes[0].split()[0])
+        assert counted == 0 or not section.rows or counted < len(twice)
+
+
+def test_instructions_with_the_same_response_are_no_wrong_answers(forgetful: Subject) -> None:
+    pairs = held(forgetful, [Pair(f"Say {number} now.", "Yes." if number < 5 else f"No {number}.") for number in range(12)])
+    section, _ = Recovery(forgetful, pairs, 0).ranking(pairs, [7, 8], 12)
+    assert "7 others: chance" in section.rows
+    assert section.notes[0] == "Among 8 others: left out, there are 7 different other instructions."

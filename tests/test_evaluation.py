@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import IGNORE, ModelConfig
-from evaluation import candidate_logprobs, document_logprobs, instruction_logprobs, measure_loss, spans
+from evaluation import document_logprobs, instruction_logprobs, measure_loss, spans
 from model import GPT
 from packing import Example
 from scoring import Scorer
@@ -134,15 +134,3 @@ def test_a_model_that_ignores_the_response_finds_all_alike(forgetful: GPT, atten
     assert alike == pytest.approx([float(table[2, 7] + table[7, 8] + table[8, 0])] * 3, abs=1e-4)
     different = list(instruction_logprobs(Scorer(attentive, 2), examples(given_responses, instruction)))
     assert len({round(value, 2) for value in different}) == 3
-
-
-def test_candidates_are_scored_as_pairs_are(attentive: GPT) -> None:
-    prompt = np.array([1, 3, 4, 5, 6, 3, 4, 2])
-    candidates = [[7, 0], [8, 8, 0], [7, 7, 7, 7, 7, 7, 7, 0], [0], list(range(9))]  # the third and the last leave the response less room
-    found = candidate_logprobs(Scorer(attentive, 2), prompt, 1, candidates)
-    for candidate, logprob in zip(candidates, found, strict=True):
-        room = SHAPE.block_size - len(candidate) + 1 - 1
-        kept = [1, *prompt[1:][max(0, len(prompt) - 1 - room) :].tolist()]
-        assert len(kept) + len(candidate) - 1 <= SHAPE.block_size
-        [alone] = instruction_logprobs(Scorer(attentive, 1), [Example(np.array(kept + candidate), len(kept))])
-        assert logprob == pytest.approx(alone, abs=1e-4)

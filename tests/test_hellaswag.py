@@ -83,7 +83,7 @@ def test_a_hub_that_is_not_there_leaves_them_out(checkpoints: dict[str, Path], d
     result = run(["evaluate_xcoax.py", *map(str, flags)], "http://127.0.0.1:9", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Left out: cannot reach Rowan/hellaswag on the hub" in result.stdout
-    assert "or read local files with --hellaswag" in " ".join(result.stdout.split())
+    assert "name a file of tasks with --hellaswag" in " ".join(result.stdout.split())
 
 
 def test_broken_json_is_named_with_its_row(tmp_path: Path) -> None:

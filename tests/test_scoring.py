@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import ModelConfig
+from errors import UserError
 from lighter import lighten
 from model import GPT
 from scoring import Scorer
@@ -74,3 +75,14 @@ def test_a_light_model_is_scored_the_same(model: GPT) -> None:
     assert next(scorer.score([([3, 1], [4, 1, 5])])).tolist() == pytest.approx(plainly(model, [3, 1], [4, 1, 5]), abs=1e-4)
     [scores] = scorer.score_after([3, 1], [[4, 1, 5]])
     assert scores.tolist() == pytest.approx(plainly(model, [3, 1], [4, 1, 5]), abs=1e-4)
+
+
+def test_a_model_that_knows_no_numbers_is_refused(model: GPT) -> None:
+    broken = GPT(SHAPE)
+    broken.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        broken.norm.weight[3] = torch.nan
+    with pytest.raises(UserError, match=r"no number.*--dtype float32"):
+        Scorer(broken, 2).score_after([3, 1], [[4, 1, 5]])
+    with pytest.raises(UserError, match="no number"):
+        Scorer(broken, 2).score([([3, 1], [4, 1, 5])])
