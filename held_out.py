@@ -108,7 +108,7 @@ def held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPai
         source, pairs = config.pairs, _pairs_in(config.pairs)
     else:
         dataset = _open(config.pairs_dir, checkpoint, "tuning")
-        source, pairs = f"{dataset.folder}, besides what preprocessing cut", _pairs_of(dataset, "val")
+        source, pairs = f"{dataset.folder}, whose meta.json counts what was lost before", _pairs_of(dataset, "val")
     lost = Counter(f"left out: {pair.trouble}" for pair in pairs if pair.trouble)
     pairs = [pair for pair in pairs if not pair.trouble]
     layout = Layout(checkpoint.tokenizer, checkpoint.order)
@@ -117,11 +117,11 @@ def held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPai
         example, what = _example(pairs[index], layout, checkpoint.model_config.block_size)
         pool += [Held(pairs[index], example)] if example else []
         lost[what] += bool(what)
-    counts = ", ".join(f"{count:,} {what}" for what, count in sorted(lost.items()) if what) or "none cut or left out"
+    counts = ", ".join(f"{count:,} {what}" for what, count in sorted(lost.items()) if what) or "none cut or left out here"
     if not pool:
         raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
     judged = [pool[index] for index in spread(len(pool), config.max_pairs).tolist()]
-    notes = [f"{len(pool):,} usable pairs of {source} ({counts})."]
+    notes = [f"{len(pool):,} usable pairs ({counts}) of {source}."]
     training: list[Pair] = []
     try:
         training = _pairs_of(_open("", checkpoint, "tuning"), "train", TRAINING_PAIRS)

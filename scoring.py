@@ -14,7 +14,8 @@ from packing import pack
 from shards import PADDING
 
 FULL = 0.8  # of a row is used at least, where continuations are read side by side
-SCORED_IDS = 2048  # read after a shared prompt, or turned into logits, at a time
+SCORED_IDS = 2048  # read after a shared prompt at a time
+LOGIT_IDS = 512  # turned into logits at a time: larger blocks of memory are taken anew each time, and cost more than their use
 
 
 class Scorer:
@@ -110,8 +111,8 @@ class Scorer:
         """Log P of each target's ids, foretold by the states (ids, C) one after the other."""
         wanted = torch.tensor([id for target in targets for id in target], device=self._device)
         parts = [
-            self.model.logits(states[start : start + SCORED_IDS]).log_softmax(-1).gather(1, wanted[start : start + SCORED_IDS, None])
-            for start in range(0, len(wanted), SCORED_IDS)
+            self.model.logits(states[start : start + LOGIT_IDS]).log_softmax(-1).gather(1, wanted[start : start + LOGIT_IDS, None])
+            for start in range(0, len(wanted), LOGIT_IDS)
         ]
         logprobs = torch.cat(parts)[:, 0].cpu().double().numpy()
         if not np.isfinite(logprobs).all():  # compared with anything, what is no number would pass for the best

@@ -126,7 +126,7 @@ def pairs_card(checkpoints: dict[str, Path], tmp_path: Path, rows: list[Any], *f
 
 
 def test_pairs_that_are_none(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    fails_with(pairs_card(checkpoints, tmp_path, []), 2, "no usable pairs (none cut or left out)")
+    fails_with(pairs_card(checkpoints, tmp_path, []), 2, "no usable pairs (none cut or left out here)")
     long = {"instruction": "word " * 2000, "output": "It is."}
     rows = [long, {"instruction": "", "output": "x"}, "{ no json", {"text": "x"}]
     fails_with(

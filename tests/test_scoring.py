@@ -53,6 +53,7 @@ def test_after_a_shared_prompt_is_as_alone(model: GPT, prompt: list[int], contin
 
 def test_more_than_is_read_at_a_time(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoring.SCORED_IDS", 7)
+    monkeypatch.setattr("scoring.LOGIT_IDS", 5)
     generator = np.random.default_rng(0)
     continuations = [generator.integers(0, 11, size=generator.integers(1, 13)).tolist() for _ in range(40)]
     for continuation, scores in zip(continuations, Scorer(model, 2).score_after([1, 2, 3], continuations), strict=True):
