@@ -110,7 +110,8 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
     path = path / BEST if path.is_dir() else path
     make = command_for(MAKERS[stage], path.parent)
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}. Run: {make}")
+        there = [] if path.name in (BEST, LAST) else sorted(str(other) for other in path.parent.glob("*.pt"))
+        raise UserError(f"no checkpoint at {path}. " + (f"There is {' and '.join(there)}" if there else f"Run: {make}"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         if content["format"] != FORMAT:

@@ -5,6 +5,7 @@
 The stages are the real scripts; only the text is small and made up by world.py. Run it again and it goes on where it stopped.
 """
 
+import argparse
 import contextlib
 import signal
 import subprocess
@@ -36,6 +37,7 @@ NOTICE = "This is a toy world: stories from templates, so that a tiny model can 
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     started = time.monotonic()
     world = Path(PREPROCESS_PRESETS["demo"].input[0]).parent
     print(f"{NOTICE}\n\n[1/7] making {STORY_COUNT:,} stories in {world}")

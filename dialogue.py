@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -85,13 +86,17 @@ class Dialogue:
     def _show(self, given: str, texts: list[Written], config: WriteConfig) -> None:
         if self._best_first:
             texts = sorted(texts, key=lambda text: -text.logprob_per_token)
-        for number, text in enumerate(texts):
-            read = self._form.text(given, text.ids, config.raw)
-            if len(texts) > 1 and self._best_first:
-                read = f"{text.logprob_per_token:.3f}\t{read}"
-            elif number:
-                self._screen.show("")
-            self._screen.show(read)
+        read = [self._form.text(given, text.ids, config.raw) for text in texts]
+        if len(texts) == 1:
+            self._screen.show(read[0])
+        elif self._best_first:
+            times = Counter(read)
+            scores = dict(zip(reversed(read), (text.logprob_per_token for text in reversed(texts)), strict=True))  # the best of each
+            for text in dict.fromkeys(read):
+                self._screen.show(f"{scores[text]:.3f}\t{text}" + (f"  ({times[text]} times)" if times[text] > 1 else ""))
+        else:
+            for number, text in enumerate(read, start=1):
+                self._screen.show(f"[{number}/{len(read)}]\n{text}")
 
     def _tell(self, notice: str) -> None:
         if self._screen.console.is_terminal:

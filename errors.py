@@ -26,10 +26,10 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
-def require(condition: bool, message: str) -> None:
-    """Refuse flags that cannot be meant."""
+def require(condition: bool, message: str, exit_code: int = BAD_FLAGS) -> None:
+    """Refuse what cannot be meant, flags for the most part."""
     if not condition:
-        raise UserError(message, BAD_FLAGS)
+        raise UserError(message, exit_code)
 
 
 def require_positive(config: object, *names: str) -> None:

@@ -20,7 +20,7 @@ import torch
 from checkpoint import load_checkpoint
 from config import EvaluateConfig, Stage
 from device import choose_device, choose_dtype, device_name
-from errors import BAD_FLAGS, UserError, run
+from errors import BAD_FLAGS, UserError, require, run
 from flags import read_flags
 from held_out import LeftOut, held_out_documents, held_out_pairs, texts_of_files
 from hellaswag import Task, is_file, judge_choices, read_tasks
@@ -28,7 +28,7 @@ from language import Subject, judge_language
 from lighter import lighten
 from presets import EVALUATE_PRESETS
 from recovery import Recovery
-from report import Report, Section, in_words
+from report import Report, Section
 from scoring import Scorer
 
 
@@ -42,16 +42,11 @@ def main() -> None:
             other = load_subject(config.against, "pretraining", config, device)
             subjects.append(other._replace(name=f"against: {other.name}") if other.name == subjects[0].name else other)
         folder = Path(config.out_dir) if config.out_dir else subjects[0].checkpoint.path.parent
-        require_writable(folder)
         report = Report("The report card of a model that writes backwards", folder, facts(config, subjects, device))
-        print("\n".join(in_words(report.facts)))
         fill(report, config, subjects)
     except torch.OutOfMemoryError as error:
         raise UserError(f"out of memory on {device}. Give a smaller --batch-size than {config.batch_size}") from error
-    if not any(section.rows for section in report.sections):
-        raise UserError("nothing could be measured; each section above says why")
-    names = ", ".join(["report.json", "report.md", *(picture.name for picture in report.pictures)])
-    print(f"\nwrote {names} to {folder}; {time.monotonic() - started:.0f} s")
+    print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
 
 
 def load_subject(path: str, stage: Stage, config: EvaluateConfig, device: torch.device) -> Subject:
@@ -114,6 +109,10 @@ def fill(report: Report, config: EvaluateConfig, subjects: Sequence[Subject]) ->
             raise
         left_out.append(Section("HellaSwag, a control", notes=[f"Left out: {error}"]))
 
+    reasons = dict.fromkeys(note for each in left_out for note in each.notes)
+    require(bool(sources or pairs or tasks), f"nothing can be measured. {'; '.join(reasons)}", 1)
+    require_writable(report.folder)
+    report.begin()
     for number, source in enumerate(sources):
         picture = f"report_positions{number or ''}.png"
         section, curves = judge_language(subjects, source.texts, source.what, picture, config.stride, config.seed)

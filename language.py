@@ -62,9 +62,12 @@ def judge_language(
     if len({subject.checkpoint.stage for subject in subjects}) == 1 < len(subjects):
         one, other = readings
         by_token, by_byte = (resampled(statistic, len(texts), seed, "+.2%") for statistic in gaps(one, other))
-        section.rows["gap"] = (by_token, "", by_byte)
+        same = len({subject.checkpoint.tokenizer.sha256 for subject in subjects}) == 1
+        section.rows["gap"] = (by_token if same else "", "", by_byte)
         section.notes.append("The gap is by how much the first loss is above the second, on the same texts and the same resamples.")
-    section.notes.append("In the picture the later points are of the longer texts alone.")
+        if not same:
+            section.notes.append("Their tokenizers differ, so a loss per token of one says nothing beside the other's; bits per byte do.")
+    section.notes.append(f"In {picture}, later positions come from the longer texts only.")
     curves = {subject.name: _by_position(reading.losses, seed) for subject, reading in zip(subjects, readings, strict=True)}
     axis = "position in the text, in the order in which the model reads"
     return section, Picture(picture, what, axis, "loss, nats a token", curves)

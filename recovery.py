@@ -27,7 +27,7 @@ PLACES = (1, 5)  # of recall
 SHOWN = 3  # written instructions
 SHOWN_WIDTH = 100  # characters of each text
 PRIORS_TOGETHER = 256  # instructions scored without a response between two looks at the progress
-GIVEN, GAIN, WORDS = "log P(instruction | response)", "the same minus log P(instruction)", "BM25 word overlap"
+GIVEN, GAIN, WORDS = "log P(instruction | response)", "log P(instruction | response) - log P(instruction)", "BM25 word overlap"
 OWN, OTHER, NONE = "its own response", "another pair's response", "none"
 
 
@@ -69,7 +69,7 @@ class Recovery:
             if name in bits:
                 section.rows[f"{name}, minus its own"] = (ratio(bits[name] - bits[OWN], sizes, self.seed),)
         section.notes += [
-            f"{len(self.held):,} pairs. An instruction's end counts, with no bytes.",
+            f"{len(self.held):,} pairs. The mark that ends an instruction is counted as a token of no bytes.",
             "Without a response the model is asked with an empty one, which tuning never showed it.",
         ]
         return section
@@ -99,7 +99,7 @@ class Recovery:
         shown = [(self._examples if true else self._strangers)[place] for place, true in zip(usable, is_true, strict=True)]
         texts = [self.layout.read(example.ids[: example.prompt]) for example in shown]
         overlap = np.array([index.scores(text)[number] for number, text in enumerate(texts)])
-        for name, scores in ((GIVEN, given), ("the same a token", given / lengths), (GAIN, given - none), (WORDS, overlap)):
+        for name, scores in ((GIVEN, given), (f"{GIVEN} per token", given / lengths), (GAIN, given - none), (WORDS, overlap)):
             section.rows[name] = (resampled(_area(scores, is_true), count, self.seed),)
         section.notes.append(f"{false:,} of {count:,} pairs have another pair's response. Chance is 0.5.")
         return section
@@ -132,6 +132,7 @@ class Recovery:
             drawn.append(np.concatenate([[place_of[one.instruction_ids]], chosen]))  # the true one first
         scores = self._score(asked, drawn, [list(candidate) for candidate in candidates])
         curves: dict[str, Curve] = {GIVEN: [], GAIN: [], WORDS: []}
+        curves_of_chance: Curve = []
         for size in possible:
             for way, name in enumerate(curves):
                 true, rest = scores[:, way, :1], scores[:, way, 1 : size + 1]
@@ -140,17 +141,17 @@ class Recovery:
                 section.rows[f"{size:,} others: {name}"] = (*found, mean(reciprocal_rank(greater, ties), self.seed))
                 curves[name].append((size, found[0]))
             chance = [Figure(min(1.0, places / (size + 1)), form=".1%") for places in PLACES]
+            curves_of_chance.append((size, chance[0]))
             section.rows[f"{size:,} others: chance"] = (*chance, Figure(float(np.mean(1 / np.arange(1, size + 2)))))
         section.notes += [
-            f"{len(asked):,} responses; the others are drawn from {len(candidates):,} different ones, the fewer among the more, and none "
-            "of them belongs to the same response. Where scores tie, the mean over the orders in which they can stand.",
-            "BM25 reads whole responses; the model what fits beside the longest candidate.",
+            f"{len(asked):,} responses. The others are drawn from {len(candidates):,} different instructions; none of them belongs to the "
+            "same response, and each smaller set is part of the larger. Ties count as the mean over the orders they can stand in.",
+            "BM25 reads the whole response; the model reads as much of it as fits beside the longest candidate.",
         ]
         if lost := len(self.held) - len(usable):
             section.notes.append(f"{lost:,} pairs left out: an instruction longer than half of the context.")
-        return section, Picture(
-            "report_ranking.png", "how often the true instruction comes first", "other instructions", "recall@1", curves
-        )
+        title, curves = "how often the true instruction comes first", {**curves, "chance": curves_of_chance}
+        return section, Picture("report_ranking.png", title, "other instructions", "recall@1", curves, y_range=(0, 1.02))
 
     def _score(self, asked: Sequence[Held], drawn: Sequence[NDArray[np.int64]], candidates: list[list[int]]) -> Values:
         """By each of the three ways, the scores of the candidates drawn for each response (questions, ways, 1 + others)."""
@@ -189,7 +190,7 @@ class Recovery:
             guesses["instruction of the most similar training response"] = nearest
             known = {pair.instruction for pair in training}
             section.notes.append(
-                f"Training pairs looked at: {len(training):,}; the most frequent instruction occurs {times:,} times. "
+                f"Training pairs looked at: {len(training):,}; the most frequent instruction occurs {times:,} time{'s' * (times > 1)}. "
                 f"{np.mean([text in known for text in true]):.1%} of the true instructions occur there word for word."
             )
         signatures: list[str] = []

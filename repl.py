@@ -29,6 +29,7 @@ NAMES = {  # what is typed, and the field of the configuration that it sets
     "samples": "num_samples",
     "seed": "seed",
 }
+WORDS = ("help", "raw", "settings", "quit", "exit")
 HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the likeliest token
   top_k=200     choose among so many of the likeliest tokens; 0 is off
   top_p=0.95    choose among the likeliest tokens that together have this probability; 1 is off
@@ -78,13 +79,18 @@ class Settings:
         if word == "raw":
             self.config = dataclasses.replace(self.config, raw=not self.config.raw)
             return "the model's own order" if self.config.raw else "the order of a reader"
-        assignment = re.fullmatch(r"\s*(\w+)\s*=\s*(\S*)\s*", line)
+        if word in ("raw=on", "raw=off"):
+            self.config = dataclasses.replace(self.config, raw=word == "raw=on")
+            return word
+        assignment = re.fullmatch(r"([\w-]+)\s*=\s*(\S*)", word) or re.fullmatch(rf"({'|'.join(NAMES)})\s+([\d.]+|off)", word)
         if not assignment:
-            return None
-        name, value = assignment[1].lower(), assignment[2].lower()
+            near = difflib.get_close_matches(word, WORDS, n=1, cutoff=0.8)
+            return f"perhaps {near[0]}? As a text to write of, begin it with a space" if near else None
+        name, value = assignment[1].replace("-", "_"), assignment[2]
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.75)
-            return f"there is no {name}; perhaps {near[0]}? `help` shows all" if near else None
+            near = difflib.get_close_matches(name, [*NAMES, *NAMES.values()], n=1, cutoff=0.75)
+            short = {field: short for short, field in NAMES.items()}
+            return f"there is no {name}; perhaps {short.get(near[0], near[0])}? `help` shows all" if near else None
         return self._set(name, value)
 
     def _set(self, name: str, value: str) -> str:
@@ -127,23 +133,28 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
     """Read lines until Ctrl-D; each that is no command is a turn."""
     screen.say(greeting)
     with _history(label) as editor:
-        while True:
+        lines: list[str] = []  # typed or pasted, and not yet dealt with
+        at_end = False
+        while lines or not at_end:
             try:
-                line = _read(f"\n{label}> ")
+                if not lines:
+                    lines, at_end = _read(f"\n{label}> ")
             except KeyboardInterrupt:
                 screen.say("\nCtrl-D leaves")
                 continue
             except EOFError:
                 print()
                 return
-            if not line.strip():
-                continue
-            if line.strip().lower() in ("quit", "exit") and not line.startswith(" "):
+            if lines[0].strip().lower() in ("quit", "exit") and not lines[0].startswith(" "):
                 return
             editor.save()
-            answer = settings.obey(line)
-            if answer is not None:
+            answer = settings.obey(lines[0])
+            if answer is not None:  # of lines that come together each command is one, and the rest is a text
                 screen.say(answer, style="")
+                lines = lines[1:]
+                continue
+            line, lines = "\n".join(lines), []
+            if not line.strip():
                 continue
             with Interrupt() as interrupt:
                 try:
@@ -152,15 +163,15 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
                     screen.say(str(error), style="")
 
 
-def _read(label: str) -> str:
-    """A line, or the lines that were pasted together."""
-    lines = [input(label)]
+def _read(label: str) -> tuple[list[str], bool]:
+    """A line, or the lines that were pasted together, and whether they were the last."""
+    lines = input(label).split("\n")
     while select.select([sys.stdin], [], [], PASTE_SECONDS)[0]:
         try:
-            lines.append(input())
+            lines += input().split("\n")
         except EOFError:
-            break
-    return "\n".join(lines)
+            return lines, True
+    return lines, False
 
 
 @dataclass

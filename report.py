@@ -1,11 +1,16 @@
 """A report of figures: for people in a terminal and in report.md with its pictures, for machines in report.json."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from disk import replacing, write_json
@@ -13,7 +18,7 @@ from errors import UserError
 from figures import Figure
 from screen import harmless
 
-PIPE_WIDTH = 140  # columns where there is no terminal to ask
+PIPE_WIDTH = 200  # columns where there is no terminal to ask
 Curve = list[tuple[float, Figure]]  # points from left to right
 
 Item = TypeVar("Item")
@@ -46,6 +51,7 @@ class Picture:
     x_label: str
     y_label: str
     curves: Mapping[str, Curve]
+    y_range: tuple[float, float] | None = None
 
 
 @dataclass
@@ -58,24 +64,38 @@ class Report:
     sections: list[Section] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
+    def begin(self) -> None:
+        """Print what the figures will be about."""
+        console = _console()
+        for line in self._facts_in_words():
+            console.print(Text(harmless(line)))
+
     def add(self, section: Section, picture: Picture | None = None) -> None:
-        """Print a section, and write it with all before it."""
+        """Print a section, and keep it on disk until the report is whole: an earlier one stays until then."""
         self.sections.append(section)
+        self.pictures += [picture] if picture else []
         _print(section)
-        if not any(each.rows for each in self.sections):  # an earlier report is worth more
-            return
-        try:
-            if picture:
-                self.pictures.append(picture)
+        self._write("report_unfinished")
+
+    def finish(self) -> list[str]:
+        """Put the report in the place of an earlier one; the names of its files."""
+        with _refusing(self.folder):
+            for picture in self.pictures:
                 _draw(self.folder, picture)
-            with replacing(self.folder / "report.md") as file:
+        self._write("report")
+        for ending in (".md", ".json"):
+            (self.folder / f"report_unfinished{ending}").unlink(missing_ok=True)
+        return ["report.json", "report.md", *(picture.name for picture in self.pictures)]
+
+    def _write(self, name: str) -> None:
+        with _refusing(self.folder):
+            with replacing(self.folder / f"{name}.md") as file:
                 file.write(harmless(self._as_markdown()).encode("utf-8", "replace"))
-            write_json(self.folder / "report.json", _finite({**self.facts, "sections": [each.as_json() for each in self.sections]}))
-        except OSError as error:
-            raise UserError(f"cannot write the report to {self.folder}: {error.strerror}. Give another --out-dir") from error
+            write_json(self.folder / f"{name}.json", _finite({**self.facts, "sections": [each.as_json() for each in self.sections]}))
 
     def _as_markdown(self) -> str:
-        lines = [f"# {self.title}", "", *(f"- {line}" for line in in_words(self.facts))]
+        lines = [f"# {self.title}", "", *(f"- {line}" for line in self._facts_in_words())]
+        lines += ["", 'What each row says, and which trap it avoids, stands in the README under "The report card".']
         for section in self.sections:
             lines += ["", f"## {section.title}", ""]
             if section.rows:
@@ -85,15 +105,14 @@ class Report:
         lines += [line for picture in self.pictures for line in ("", f"![{picture.title}]({picture.name})")]
         return "\n".join(lines) + "\n"
 
-
-def in_words(facts: dict[str, Any]) -> list[str]:
-    """Each fact on a line; of settings those that are set."""
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key}={inner}" for key, inner in value.items() if inner not in ("", (), None))
-        lines.append(f"{name}: {value}")
-    return lines
+    def _facts_in_words(self) -> list[str]:
+        """Each fact on a line; of settings those that are set."""
+        lines = []
+        for name, value in self.facts.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{key}={inner}" for key, inner in value.items() if inner not in ("", (), None))
+            lines.append(f"{name}: {value}")
+        return lines
 
 
 def watched(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
@@ -101,23 +120,36 @@ def watched(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
     return iter(tqdm(items, total=total, desc=what, leave=False, disable=None))
 
 
-def _print(section: Section) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write the report to {folder}: {error.strerror}. Give another --out-dir") from error
 
+
+def _console() -> Console:
     console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def _print(section: Section) -> None:
+    console = _console()
     console.print()
     console.print(Text(harmless(section.title), style="bold"))
-    if section.rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
-        for column in ("", *section.columns):
-            table.add_column(Text(column), overflow="fold")
-        for name, cells in section.rows.items():
-            table.add_row(*(Text(harmless(str(cell))) for cell in (name, *cells)))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
+    for column in ("", *section.columns):
+        table.add_column(Text(column))
+    for name, cells in section.rows.items():
+        table.add_row(*(Text(harmless(str(cell))) for cell in (name, *cells)))
+    if section.rows and table.__rich_measure__(console, console.options).maximum <= console.width:
         console.print(table)
+    else:  # where a table would be torn
+        for name, cells in section.rows.items():
+            console.print(Text(harmless(name)))
+            for column, cell in zip(section.columns, cells, strict=True):
+                if str(cell):
+                    console.print(Text(f"  {column}: {harmless(str(cell))}"))
     for note in section.notes:
         console.print(Text(harmless(note), style="dim"))
 
@@ -144,6 +176,8 @@ def _draw(folder: Path, picture: Picture) -> None:
     axes.set_ylabel(picture.y_label)
     axes.set_title(picture.title)
     axes.grid(alpha=0.3)
+    if picture.y_range:
+        axes.set_ylim(*picture.y_range)
     axes.legend()
     with replacing(folder / picture.name) as file:
         canvas.savefig(file, format="png")

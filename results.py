@@ -80,11 +80,16 @@ class Results:
         """Take up the rows from number .. on, and turn them into the file when the last is there."""
         with claim_file(self.part, "--output") as file:
             self._take_up(file)
-            for row in rows(self.done):
-                file.write(_line(row))
-                file.flush()
-                self.done += 1
-                self.errors += "error" in row
+            try:
+                for row in rows(self.done):
+                    file.write(_line(row))
+                    file.flush()
+                    self.done += 1
+                    self.errors += "error" in row
+            except UserError:
+                if not self.done:  # a source that cannot be read leaves nothing behind
+                    self.part.unlink()
+                raise
             self._finish()
             self.part.unlink()
 

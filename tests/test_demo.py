@@ -146,7 +146,7 @@ def test_shuffled_pairs_bring_the_card_to_chance(walked: tuple[Path, str], tmp_p
     result = subprocess.run([sys.executable, "evaluate_xcoax.py", *map(str, flags)], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     card = card_of(tmp_path)
-    for way in ("log P(instruction | response)", "the same minus log P(instruction)", "BM25 word overlap"):
+    for way in ("log P(instruction | response)", "log P(instruction | response) - log P(instruction)", "BM25 word overlap"):
         # Five standard errors about one in eleven; with the true pairs it is nearly always the first.
         assert card["Ranking"][f"10 others: {way}"]["recall@1"]["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / 376) ** 0.5)
         area = card["Filtering"][way]["area under the ROC curve"]

@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from model import GPT
 from pairs import Pair
 from recovery import GAIN, GIVEN, NONE, OTHER, OWN, Recovery, first_sentence
 from scoring import Scorer
-from tests.conftest import fails_with, make_pairs, run_script, write_pairs
+from tests.conftest import ROOT, fails_with, make_pairs, run_script, write_pairs
 from tests.test_hellaswag import ROW, write_rows
 from tokenizer import Tokenizer
 
@@ -72,6 +76,7 @@ def test_everything_is_in_the_report(whole: Any, dataset_folder: Path) -> None:
     assert found["HellaSwag, a control"]["by the whole text, in total"]["tuned, backward"]["examples"] == 8
     assert found["HellaSwag, a control"]["by the whole text, in total"]["difference"]["value"] == 0
     assert "log P(context | ending)" in printed and "chance is 25%" in printed
+    assert not list(folder.glob("report_unfinished*"))
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert (folder / "report_positions.png").read_bytes() != (folder / "report_positions1.png").read_bytes()  # of the text
     for name in ("report_positions.png", "report_positions1.png", "report_ranking.png"):
@@ -79,7 +84,7 @@ def test_everything_is_in_the_report(whole: Any, dataset_folder: Path) -> None:
         assert f"]({name})" in markdown
     for line in markdown.splitlines():
         if line.startswith("| ") and "log P(instruction" in line:
-            assert "log P(instruction \\| response)" in line or "minus log P(instruction)" in line  # a bar would end the cell
+            assert "log P(instruction \\| response)" in line  # a bar would end the cell
     bits = found["Instructions, given a response"]
     differences = {f"{name}, minus its own" for name in (OTHER, NONE)}
     assert set(bits) == {OWN, OTHER, NONE} | differences
@@ -113,9 +118,30 @@ def test_a_model_that_was_never_tuned_is_judged_by_its_language(checkpoints: dic
     assert f"Left out: {path} was pretrained and not tuned" in result.stdout.replace("\n", " ").replace("  ", " ")
     assert "5 of the " in result.stdout
     nothing = run_script("evaluate_xcoax.py", "--model-path", path, "--hellaswag", "", "--out-dir", tmp_path / "b")
-    fails_with(nothing, 1, "nothing could be measured")
-    assert "does not say what it was trained on" in nothing.stdout
-    assert not (tmp_path / "b" / "report.json").exists()
+    fails_with(nothing, 1, "nothing can be measured. Left out: ", "does not say what it was trained on", "was pretrained and not tuned")
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_earlier_report_stays_until_the_new_one_is_whole(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("earlier", encoding="utf-8")
+    flags = ["--model-path", checkpoints["pretraining"], "--data-dir", dataset_folder, "--out-dir", tmp_path, "--dtype", "float32"]
+    flags += ["--documents", 2, "--hellaswag", write_rows(tmp_path / "tasks.jsonl", [ROW] * 3000)]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "evaluate_xcoax.py"), *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (tmp_path / "report_unfinished.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "report.json").read_text(encoding="utf-8") == "earlier"
+    kept = json.loads((tmp_path / "report_unfinished.json").read_text(encoding="utf-8"))
+    assert kept["sections"][0]["rows"]
+    result = run_script("evaluate_xcoax.py", *flags, "--hellaswag-tasks", 10)
+    assert result.returncode == 0, result.stderr
+    assert figures(tmp_path)["HellaSwag, a control"]
+    assert not list(tmp_path.glob("report_unfinished*"))
 
 
 def pairs_card(checkpoints: dict[str, Path], tmp_path: Path, rows: list[Any], *flags: object) -> Any:
@@ -167,11 +193,12 @@ def test_few_pairs_and_long_ones(checkpoints: dict[str, Path], tmp_path: Path) -
         ("--text nowhere.txt", 2, "--text nowhere.txt: no such file"),
         ("--hellaswag nowhere.jsonl", 2, "nowhere.jsonl: no such file"),
         ("--against nowhere.pt", 1, "no checkpoint at nowhere.pt"),
-        ("--out-dir README.md/x", 2, "cannot write README.md/x: Not a directory"),
+        ("--out-dir README.md/x --text {text}", 2, "cannot write README.md/x: Not a directory"),
     ],
 )
-def test_what_cannot_be_is_one_line(checkpoints: dict[str, Path], flags: str, code: int, part: str) -> None:
-    fails_with(run_script("evaluate_xcoax.py", "--model-path", checkpoints["tuning"], *flags.split()), code, part)
+def test_what_cannot_be_is_one_line(checkpoints: dict[str, Path], sources: dict[str, Path], flags: str, code: int, part: str) -> None:
+    given = [flag.format(**sources) for flag in flags.split()]
+    fails_with(run_script("evaluate_xcoax.py", "--model-path", checkpoints["tuning"], "--hellaswag", "", *given), code, part)
 
 
 def test_what_a_model_may_have_learnt_is_named(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:

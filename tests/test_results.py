@@ -125,6 +125,13 @@ def test_other_files_in_and_out(checkpoints: dict[str, Path], tmp_path: Path) ->
     assert found[0] == found[1] == found[2] == found[3]
 
 
+def test_a_source_that_cannot_be_read_leaves_nothing_behind(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    fails_with(work(checkpoints, tmp_path / "nowhere.jsonl", tmp_path / "b.jsonl"), 2, "nowhere.jsonl: no such file")
+    pyarrow.parquet.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
+    assert work(checkpoints, tmp_path / "a.parquet", tmp_path / "b.jsonl").returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
 def test_what_fits_into_no_table_stays(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"response": "It rains.", "id": 1 << 70}) + "\n", encoding="utf-8")
     fails_with(work(checkpoints, tmp_path / "a.jsonl", tmp_path / "b.parquet"), 1, "do not fit into one table", "b.parquet.unfinished")

@@ -89,10 +89,13 @@ def test_commands_say_what_is_allowed_and_a_bad_value_changes_nothing(checkpoint
             ("samples=1" + "0" * 400, "from 1 to 1000"),
             ("seed=x", "seed=x: a whole number is expected"),
             ("tmp=1", "there is no tmp; perhaps temp?"),
+            ("temprature=1", "there is no temprature; perhaps temp?"),
+            ("max-new-tokens=9", "there is no max_new_tokens; perhaps tokens?"),
+            ("setings", "perhaps settings? As a text to write of, begin it with a space"),
         ]:
             assert answer in turn(child, line, "ending"), line
         assert turn(child, "settings", "ending").split("settings")[1] == before.split("settings")[1]
-        for line in ("temp=0", "TOP_K = 0", "top_k=99999", "top_p=0.9", "min_p=0.1", "tokens=5", "samples=2", "seed=3", "raw"):
+        for line in ("temp 0", "TOP_K = 0", "top_k=99999", "top_p=0.9", "min_p=0.1", "tokens=5", "samples=2", "seed 3", "raw=off", "raw"):
             assert "expected" not in turn(child, line, "ending")
         after = turn(child, "settings", "ending")
         assert "temp=0.0  top_k=99999  top_p=0.9  min_p=0.1  tokens=5  samples=2  seed=3  raw is on" in after
@@ -136,14 +139,22 @@ def test_many_lines_can_be_pasted_and_history_is_kept(checkpoints: dict[str, Pat
         child.expect_exact("tokens in")
         assert re.search(r"first line\nsecond line\n\d+ $", plain(child.before or ""))
         child.expect_exact("ending> ")
-        assert "tokens in" in turn(child, "remember me", "ending")
-        leave(child)
+        child.send("\x1b[200~samples=2\ntokens=2\none day\x1b[201~\r")  # commands at its beginning are commands
+        child.expect(r"\d tokens in")
+        assert "[1/2]" in (child.before or "") and "[2/2]" in (child.before or "")
+        child.expect_exact("ending> ")
+        child.send("samples=1\nremember me\n")
+        child.expect(r"\d tokens in")
+        child.expect_exact("ending> ")
+        child.send("the last one\n\x04")  # who is quick with Ctrl-D is heard
+        child.expect(pexpect.EOF)
+        assert re.search(r"\d tokens in", child.before or "")
     assert "remember me" in (tmp_path / "backgpt" / "ending.history").read_text(encoding="utf-8")
     with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
         child.expect_exact("ending> ")
         child.send("\x1b[A\r")  # the key that goes up
         child.expect_exact("tokens in")
-        assert "remember me" in plain(child.before or "")
+        assert "the last one" in plain(child.before or "")
 
 
 def test_a_plain_terminal_gets_plain_text(checkpoints: dict[str, Path], tmp_path: Path) -> None:
