@@ -17,7 +17,7 @@ from types import FrameType, ModuleType
 from config import WriteConfig
 from engine import Sampling
 from errors import UserError
-from screen import Screen
+from screen import Screen, hang
 
 PASTE_SECONDS = 0.03  # lines that come together so fast were pasted, not typed
 NAMES = {  # what is typed, and the field of the configuration that it sets
@@ -150,7 +150,7 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
             editor.save()
             answer = settings.obey(lines[0])
             if answer is not None:  # of lines that come together each command is one, and the rest is a text
-                screen.say(answer, style="")
+                screen.say(hang(answer, screen.console.width) if answer is HELP else answer, style="")
                 lines = lines[1:]
                 continue
             line, lines = "\n".join(lines), []

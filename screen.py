@@ -1,7 +1,9 @@
 """Text on a terminal: made harmless, and shown while it grows."""
 
 import io
+import re
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -54,6 +56,16 @@ def wrap_from_end(text: str, width: int) -> list[str]:
             line = joined
         lines += [line, *reversed(parts)]
     return lines
+
+
+def hang(text: str, width: int) -> str:
+    """Lines of a name and what it means; what does not fit goes on below where its meaning begins."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = re.match(r"\s*(\S+\s{2,})?", line)
+        column = min(indent.end(), width // 2) if indent else 0
+        lines += textwrap.wrap(line, max(width, 2), subsequent_indent=" " * column) or [""]
+    return "\n".join(lines)
 
 
 def _last_fitting(text: str, width: int) -> int:

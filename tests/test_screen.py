@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from screen import harmless, wrap_from_end
+from repl import HELP
+from screen import hang, harmless, wrap_from_end
 
 
 @given(st.text())
@@ -39,3 +40,11 @@ def test_lines_fit_and_hold_the_text(text: str, width: int) -> None:
 def test_what_stands_stays_while_the_text_grows_at_its_beginning(text: str, word: str, width: int) -> None:
     before, after = wrap_from_end(text, width), wrap_from_end(f"{word} {text}", width)
     assert after[len(after) - len(before) + 1 :] == before[1:]
+
+
+def test_what_does_not_fit_goes_on_below_its_meaning() -> None:
+    assert hang("  a=1      one two three", 23) == "  a=1      one two\n           three"
+    assert hang("one\n\n  plain words and more", 12) == "one\n\n  plain\n  words and\n  more"
+    for width in (1, 2, 8, 20, 80):
+        assert hang(HELP, width).split() == HELP.split() or width < 20
+        assert all(len(line) <= max(width, 2) for line in hang(HELP, width).split("\n"))
