@@ -93,7 +93,8 @@ class Dialogue:
             times = Counter(read)
             scores = dict(zip(reversed(read), (text.logprob_per_token for text in reversed(texts)), strict=True))  # the best of each
             for text in dict.fromkeys(read):
-                self._screen.show(f"{scores[text]:.3f}\t{text}" + (f"  ({times[text]} times)" if times[text] > 1 else ""))
+                again = f"  ({times[text]} times)" if times[text] > 1 and self._screen.console.is_terminal else ""
+                self._screen.show(f"{scores[text]:.3f}\t{text}{again}")
         else:
             for number, text in enumerate(read, start=1):
                 self._screen.show(f"[{number}/{len(read)}]\n{text}")

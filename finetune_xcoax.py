@@ -10,7 +10,6 @@ last checkpoint.
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from flags import read_flags
 from layout import Layout
 from metrics import draw_loss
 from model import GPT
-from packing import Example, Examples, PackedRows, lay, mismatched, pack
+from packing import Example, Examples, PackedRows, lay, mismatched, pack, strangers
 from presets import FINETUNE_PRESETS
 from session import train
 from shards import SPLITS, Dataset, Rows, open_dataset, spread
@@ -56,10 +55,9 @@ class Tuning:
 
     def task(self) -> Task:
         """The same for the training loop."""
-        shuffled = mismatched(self.held_out, len(self.layout.begin), self.block_size, self.config.seed)
-        shards = json.dumps(self.dataset.meta["shards"]).encode()
+        prompts = [example.ids[: example.prompt].tobytes() for example in self.held_out]
+        shuffled = mismatched(self.held_out, strangers(prompts, self.config.seed), len(self.layout.begin), self.block_size)
         weights = self.base.weights["norm.weight"].numpy().tobytes()  # a small part that no step leaves as it was
-        responses = {example.ids[: example.prompt].tobytes() for example in self.held_out}
         return Task(
             stage="tuning",
             tokenizer=self.base.tokenizer,
@@ -68,10 +66,10 @@ class Tuning:
             validation=self.rows_of(self.held_out),
             sample=self.sample,
             smaller="If it is on already, only a model pretrained with a shorter context or a smaller shape will fit",
-            controls={"responses shuffled": self.rows_of(shuffled)} if len(responses) > 1 else {},
+            controls={"responses shuffled": self.rows_of(shuffled)} if len(set(prompts)) > 1 else {},
             identity={
                 "the pretrained checkpoint": f"step {self.base.step} ({hashlib.sha256(weights).hexdigest()[:12]})",
-                "the pairs": f"{self.pairs:,} ({hashlib.sha256(shards).hexdigest()[:12]})",
+                "the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})",
                 "--loss-on": self.config.loss_on,
                 "--eval-pairs": self.config.eval_pairs,
             },

@@ -13,7 +13,7 @@ from corpus import Position, open_documents
 from errors import BAD_FLAGS, UserError
 from layout import LEAST_RESPONSE, Layout
 from packing import Example, Examples
-from pairs import Pair, fields_of_pairs, pair_of
+from pairs import COMPARED_CHARACTERS, Pair, fields_of_pairs, normalise, pair_of
 from results import read_rows
 from shards import SPLITS, Dataset, Documents, Split, open_dataset, spread
 from text import arrange, decode
@@ -24,7 +24,7 @@ POOL = 2_000  # held-out pairs, at most, whose instructions can be drawn as othe
 
 
 class LeftOut(Exception):
-    """Why something is not measured, though nobody asked for it by name."""
+    """Why something is not measured."""
 
 
 class Source(NamedTuple):
@@ -77,24 +77,22 @@ def held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkpoint]
 
 def texts_of_files(inputs: tuple[str, ...]) -> Source:
     """The documents of files."""
-    texts: list[str] = []
-    lost = 0
+    documents: list[list[bytes]] = []
     try:
         # One document, however long: what reads it cuts it into parts, which are put together again.
         for parts, _ in open_documents(PreprocessConfig(input=inputs)).read(Position(0, 0)):
             for part in parts:
-                text = decode(part.text)
-                if text and part.continues and texts:
-                    texts[-1] += text
-                elif text:
-                    texts.append(text)
-                lost += not text
+                if not (part.continues and documents):
+                    documents.append([])
+                documents[-1].append(part.text or b"")
     except UserError as error:  # the flag has another name here
         raise UserError(str(error).replace("--input", "--text").replace(". Name one with --field", ""), error.exit_code) from error
+    texts = [text for parts in documents if (text := decode(b"".join(parts)))]
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
+    lost = len(documents) - len(texts)
     notes = [f"{len(texts):,} texts ({lost:,} others empty or not UTF-8); whether a model was trained on them is not known here."]
-    return Source(", ".join(inputs), texts, notes)
+    return Source(inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""), texts, notes)
 
 
 def held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPairs:
@@ -121,12 +119,18 @@ def held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPai
     if not pool:
         raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
     judged = [pool[index] for index in spread(len(pool), config.max_pairs).tolist()]
-    notes = [f"{len(pool):,} usable pairs ({counts}) of {source}."]
+    looked_at = len(pool) + sum(count for what, count in lost.items() if what.startswith("left out"))
+    notes = [f"{len(pool):,} of {looked_at:,} pairs can be used ({counts}); of {source}."]
     training: list[Pair] = []
     try:
-        training = _pairs_of(_open("", checkpoint, "tuning"), "train", TRAINING_PAIRS)
-        known = len(set(training) & {held.pair for held in judged})
-        notes.append(f"{known:,} of those judged are among the {len(training):,} training pairs that were looked at.")
+        dataset = _open("", checkpoint, "tuning")
+        training = _pairs_of(dataset, "train", TRAINING_PAIRS)
+        # As the split of the data knows responses: by how they begin, however they are spaced or cut.
+        known = {(pair.instruction, normalise(pair.response)[:COMPARED_CHARACTERS]) for pair in training}
+        seen = sum((one.pair.instruction, normalise(one.pair.response)[:COMPARED_CHARACTERS]) in known for one in judged)
+        notes.append(f"{seen:,} of those judged are among the {len(training):,} training pairs that were looked at.")
+        if dataset.fingerprint not in str(checkpoint.identity.get("the pairs", "")):
+            notes.append(f"{dataset.folder} is not, or not surely, what the model was tuned on: it may have been made anew since.")
     except (LeftOut, UserError) as error:
         notes.append(f"Without training pairs to compare with, so these may have been among them: {error}")
     return HeldOutPairs(judged, pool, training, notes)
@@ -145,7 +149,7 @@ def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
     except KeyError as error:
         raise LeftOut(f"{checkpoint.path} does not say what it was trained on") from error
     except UserError as error:
-        raise LeftOut(f"{error}; or name another folder with {'--data-dir' if stage == 'pretraining' else '--pairs-dir'}") from error
+        raise LeftOut(str(error)) from error
 
 
 def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
@@ -163,7 +167,7 @@ def _pairs_of(dataset: Dataset, split: Split, limit: int | None = None) -> list[
 
 def _pairs_in(path: str) -> list[Pair]:
     rows = list(read_rows(path, lambda fields: fields_of_pairs(fields, path)))
-    return [Pair("", "", "not JSON or not text") if isinstance(row, str) else pair_of(row) for row in rows]
+    return [Pair("", "", row.partition(":")[0]) if isinstance(row, str) else pair_of(row) for row in rows]
 
 
 def _example(pair: Pair, layout: Layout, block_size: int) -> tuple[Example | None, str]:

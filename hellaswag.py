@@ -97,8 +97,9 @@ def _task(row: dict[str, Any], source: str) -> Task:
     try:
         ready = row.get("query")  # in files that somebody prepared
         context = ready or f"{row['activity_label']}: {_clean(row['ctx_a'] + ' ' + row['ctx_b'].capitalize())}"
-        task = Task(context, [_clean(ending) for ending in row["endings"]], int(row["label"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        task = Task(context, [_clean(ending) for ending in list(row["endings"])], int(row["label"]))
+        "".join([context, *task.endings]).encode()
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"--hellaswag {source}: a row that is no task of HellaSwag ({type(error).__name__}: {error})") from error
     if len(task.endings) != ENDINGS or not 0 <= task.label < ENDINGS:
         raise UserError(f"--hellaswag {source}: a task with {len(task.endings)} endings and the label {task.label}")

@@ -49,8 +49,8 @@ def judge_language(
         step = stride or max(1, subject.block_size // 2)
         reading = _read(subject, texts, step)
         loss = ratio(reading.nats, reading.tokens, seed)
-        low, high = (None if end is None else math.exp(end) for end in (loss.low, loss.high))
-        perplexity = Figure(math.exp(loss.value), low, high, loss.examples, ".2f")
+        low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))  # to infinity without complaint
+        perplexity = Figure(float(np.exp(loss.value)), low, high, loss.examples, ".2f")
         section.rows[subject.name] = (loss, perplexity, ratio(reading.nats / math.log(2), sizes, seed, ".4f"))
         section.notes.append(
             f"{subject.name}: {int(reading.tokens.sum()):,} tokens, the marks at the ends of texts included, each counted once; "
@@ -64,9 +64,14 @@ def judge_language(
         by_token, by_byte = (resampled(statistic, len(texts), seed, "+.2%") for statistic in gaps(one, other))
         same = len({subject.checkpoint.tokenizer.sha256 for subject in subjects}) == 1
         section.rows["gap"] = (by_token if same else "", "", by_byte)
-        section.notes.append("The gap is by how much the first loss is above the second, on the same texts and the same resamples.")
+        section.notes.append(
+            "The gap is by how much the first loss is above the second, on the same texts and the same resamples: between these two "
+            "trained models, not between all that could be trained so."
+        )
         if not same:
             section.notes.append("Their tokenizers differ, so a loss per token of one says nothing beside the other's; bits per byte do.")
+    elif len(subjects) > 1:
+        section.notes.append("No gap: one is tuned, the other is not.")
     section.notes.append(f"In {picture}, later positions come from the longer texts only.")
     curves = {subject.name: _by_position(reading.losses, seed) for subject, reading in zip(subjects, readings, strict=True)}
     axis = "position in the text, in the order in which the model reads"

@@ -1,7 +1,7 @@
 """Rows of whole examples: what tuning learns from."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -104,21 +104,24 @@ def lay(rows: Sequence[Sequence[Example]], block_size: int, filler: int, loss_on
     return Rows(inputs, targets, examples)
 
 
-def mismatched(examples: Sequence[Example], begin: int, block_size: int, seed: int) -> list[Example]:
+def strangers(responses: Sequence[Hashable], seed: int) -> list[int]:
+    """For each response the number of another that is not the same, unless more than half are the same."""
+    # In a circle by response, those that have the same one together, and on by as many as the largest such group has.
+    ranks = dict(zip(dict.fromkeys(responses), np.random.default_rng(seed).permutation(len(set(responses))).tolist(), strict=True))
+    order = sorted(range(len(responses)), key=lambda index: ranks[responses[index]])
+    shift = max(Counter(responses).values())
+    of_another = dict(zip(order, [*order[shift:], *order[:shift]], strict=True))
+    return [of_another[index] for index in range(len(responses))]
+
+
+def mismatched(examples: Sequence[Example], others: Sequence[int], begin: int, block_size: int) -> list[Example]:
     """Each instruction after the response of another example; `begin` ids stand before a response.
 
     A response too long for its new instruction loses what lies farthest from it.
     """
-    # In a circle by response, those that have the same one together, and on by as many as the largest such group has:
-    # nobody comes to a response like her own, unless more than half have the same.
-    keys = [example.ids[: example.prompt].tobytes() for example in examples]
-    ranks = dict(zip(dict.fromkeys(keys), np.random.default_rng(seed).permutation(len(set(keys))), strict=True))
-    order = sorted(range(len(examples)), key=lambda index: ranks[keys[index]])
-    shift = max(Counter(keys).values())
-    of_another = dict(zip(order, [*order[shift:], *order[:shift]], strict=True))
     found = []
-    for index, example in enumerate(examples):
-        prompt = examples[of_another[index]].ids[: examples[of_another[index]].prompt]
+    for example, other in zip(examples, others, strict=True):
+        prompt = examples[other].ids[: examples[other].prompt]
         instruction = example.ids[example.prompt :]
         excess = max(0, len(prompt) + len(instruction) - 1 - block_size)
         prompt = np.concatenate([prompt[:begin], prompt[begin + excess :]])

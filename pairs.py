@@ -11,6 +11,7 @@ INSTRUCTIONS = ("instruction", "prompt")
 INPUTS = ("input", "context")
 RESPONSES = ("output", "response", "completion")
 MESSAGES = "messages"
+COMPARED_CHARACTERS = 200  # of a normalised response: those that begin alike count as the same, for they may have been cut
 RESPONSE_FIELDS = (*RESPONSES, "text")  # where there is no instruction
 
 

@@ -27,14 +27,12 @@ from files import ROW_ENDINGS
 from flags import describe, read_flags
 from journal import Entry, finished
 from layout import LEAST_RESPONSE, Layout
-from pairs import Pair, normalise
+from pairs import COMPARED_CHARACTERS, Pair, normalise
 from pipeline import Chunk, Recipe, begin, make, read_chunks, settings_of, text_hash, unused_flags
 from presets import INSTRUCT_PRESETS
 from shards import Dataset, ShardWriter, open_dataset
 from text import Order, arrange
 from tokenizer import Encoder, EncoderName, Tokenizer
-
-COMPARED_CHARACTERS = 200  # of a response: those who begin alike fall on one side of the split
 
 
 @dataclass(frozen=True)

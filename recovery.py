@@ -2,7 +2,6 @@
 
 import math
 import re
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -16,7 +15,7 @@ from figures import Figure, Values, area_under_curve, mean, ratio, recall, recip
 from held_out import Held
 from language import Subject
 from layout import Layout
-from packing import Example, mismatched
+from packing import Example, mismatched, strangers
 from pairs import Pair
 from report import Curve, Picture, Section, watched
 from shards import spread
@@ -40,10 +39,11 @@ class Recovery:
         self.seed = seed
         self.layout = Layout(subject.checkpoint.tokenizer, subject.checkpoint.order)
         self._examples = [one.example for one in held]
-        responses = Counter(one.pair.response for one in held)
+        responses = [one.pair.response for one in held]
         # The instruction of each behind another's response, which there is for all unless more than half have the same.
-        several = 2 * max(responses.values()) <= len(held)
-        self._strangers = mismatched(self._examples, len(self.layout.begin), subject.block_size, seed) if several else []
+        several = 2 * max(Counter(responses).values()) <= len(held)
+        self._others = strangers(responses, seed) if several else []
+        self._strangers = mismatched(self._examples, self._others, len(self.layout.begin), subject.block_size) if several else []
 
     @cached_property
     def logprobs(self) -> dict[str, Values]:
@@ -68,6 +68,8 @@ class Recovery:
         for name in (OTHER, NONE):
             if name in bits:
                 section.rows[f"{name}, minus its own"] = (ratio(bits[name] - bits[OWN], sizes, self.seed),)
+        if OTHER not in bits:
+            section.notes.append("More than half of the pairs have the same response: left out with another pair's.")
         section.notes += [
             f"{len(self.held):,} pairs. The mark that ends an instruction is counted as a token of no bytes.",
             "Without a response the model is asked with an empty one, which tuning never showed it.",
@@ -79,12 +81,12 @@ class Recovery:
         section = Section("Filtering: true pairs from mismatched ones", ("area under the ROC curve",))
         # A response that another pair gives to the same instruction would be no mismatch.
         answered = defaultdict(set)
-        for example in self._examples:
-            answered[example.ids[: example.prompt].tobytes()].add(example.ids[example.prompt :].tobytes())
+        for one in self.held:
+            answered[one.pair.response].add(one.pair.instruction)
         usable = [
             place
-            for place, stranger in enumerate(self._strangers)
-            if stranger.ids[stranger.prompt :].tobytes() not in answered[stranger.ids[: stranger.prompt].tobytes()]
+            for place, other in enumerate(self._others)
+            if self.held[place].pair.instruction not in answered[self.held[other].pair.response]
         ]
         if len(usable) < 2:
             section.notes.append("Left out: too few pairs with different responses.")
@@ -96,8 +98,7 @@ class Recovery:
         given = np.where(is_true, own, other)
         lengths = np.array([len(self._examples[place].ids) - self._examples[place].prompt for place in usable])
         index = WordIndex([self.held[place].pair.instruction for place in usable])
-        shown = [(self._examples if true else self._strangers)[place] for place, true in zip(usable, is_true, strict=True)]
-        texts = [self.layout.read(example.ids[: example.prompt]) for example in shown]
+        texts = [self.held[place if true else self._others[place]].pair.response for place, true in zip(usable, is_true, strict=True)]
         overlap = np.array([index.scores(text)[number] for number, text in enumerate(texts)])
         for name, scores in ((GIVEN, given), (f"{GIVEN} per token", given / lengths), (GAIN, given - none), (WORDS, overlap)):
             section.rows[name] = (resampled(_area(scores, is_true), count, self.seed),)
@@ -120,7 +121,7 @@ class Recovery:
         others = len(candidates) - max(map(len, answered.values()), default=0)
         possible = sorted(size for size in set(sizes) if size <= others)
         for size in sorted(set(sizes) - set(possible)):
-            section.notes.append(f"Among {size:,} others: left out, there are {others:,} different other instructions.")
+            section.notes.append(f"Among {size:,} others: left out, there are only {others:,} others for every response.")
         usable = [one for one in self.held if one.instruction_ids in place_of]
         asked = [usable[index] for index in spread(len(usable), questions).tolist()]
         if not possible or not asked:
@@ -149,7 +150,7 @@ class Recovery:
             "BM25 reads the whole response; the model reads as much of it as fits beside the longest candidate.",
         ]
         if lost := len(self.held) - len(usable):
-            section.notes.append(f"{lost:,} pairs left out: an instruction longer than half of the context.")
+            section.notes.append(f"{lost:,} pairs left out: an instruction longer than about half of the context ({longest} tokens).")
         title, curves = "how often the true instruction comes first", {**curves, "chance": curves_of_chance}
         return section, Picture("report_ranking.png", title, "other instructions", "recall@1", curves, y_range=(0, 1.02))
 
@@ -199,11 +200,14 @@ class Recovery:
             ending: Figure | str = mean(np.array(ends, float), self.seed, ".1%") if texts is written else ""
             section.rows[name] = (*likeness.values(), ending, Figure(len(set(texts)) / len(texts), examples=len(texts), form=".1%"))
         cut = sum(bool(form.request(text, 1, max_new_tokens)[1]) for text in given)
-        section.notes.append(f"{len(true):,} pairs, {cut:,} of their responses cut for the context.")
+        section.notes += [
+            f"{len(true):,} pairs, {cut:,} of their responses cut for the context.",
+            f"{len(set(true)) / len(true):.1%} of the true instructions are different ones.",
+        ]
         section.notes.append(f"{'  '.join(signatures)}  ROUGE-L is the F1 of rouge-score, which sees a to z and digits only.")
         for place in spread(len(given), SHOWN).tolist():
-            response, text = (textwrap.shorten(text, SHOWN_WIDTH) for text in (given[place], written[place]))
-            section.notes.append(f"{response}  ->  {text}")
+            response, text = (" ".join(text.split())[:SHOWN_WIDTH].replace("`", "'") for text in (given[place], written[place]))
+            section.notes.append(f"`{response}` -> `{text}`")
         return section
 
 

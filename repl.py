@@ -84,14 +84,19 @@ class Settings:
             return word
         assignment = re.fullmatch(r"([\w-]+)\s*=\s*(\S*)", word) or re.fullmatch(rf"({'|'.join(NAMES)})\s+([\d.]+|off)", word)
         if not assignment:
-            near = difflib.get_close_matches(word, WORDS, n=1, cutoff=0.8)
-            return f"perhaps {near[0]}? As a text to write of, begin it with a space" if near else None
+            return None
         name, value = assignment[1].replace("-", "_"), assignment[2]
         if name not in NAMES:
             near = difflib.get_close_matches(name, [*NAMES, *NAMES.values()], n=1, cutoff=0.75)
             short = {field: short for short, field in NAMES.items()}
             return f"there is no {name}; perhaps {short.get(near[0], near[0])}? `help` shows all" if near else None
         return self._set(name, value)
+
+    @staticmethod
+    def doubt(line: str) -> str | None:
+        """What to ask about a line alone that is nearly a command."""
+        near = [] if line.startswith(" ") else difflib.get_close_matches(line.strip().lower(), WORDS, n=1, cutoff=0.8)
+        return f"perhaps {near[0]}? As a text to write of, begin it with a space" if near else None
 
     def _set(self, name: str, value: str) -> str:
         field = NAMES[name]
@@ -145,10 +150,10 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
             except EOFError:
                 print()
                 return
-            if lines[0].strip().lower() in ("quit", "exit") and not lines[0].startswith(" "):
+            if len(lines) == 1 and lines[0].strip().lower() in ("quit", "exit") and not lines[0].startswith(" "):
                 return
             editor.save()
-            answer = settings.obey(lines[0])
+            answer = settings.obey(lines[0]) or (settings.doubt(lines[0]) if len(lines) == 1 else None)
             if answer is not None:  # of lines that come together each command is one, and the rest is a text
                 screen.say(hang(answer, screen.console.width) if answer is HELP else answer, style="")
                 lines = lines[1:]

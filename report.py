@@ -83,6 +83,8 @@ class Report:
             for picture in self.pictures:
                 _draw(self.folder, picture)
         self._write("report")
+        for stray in {"report_positions.png", "report_positions1.png", "report_ranking.png"} - {picture.name for picture in self.pictures}:
+            (self.folder / stray).unlink(missing_ok=True)  # of an earlier report
         for ending in (".md", ".json"):
             (self.folder / f"report_unfinished{ending}").unlink(missing_ok=True)
         return ["report.json", "report.md", *(picture.name for picture in self.pictures)]
@@ -174,7 +176,7 @@ def _draw(folder: Path, picture: Picture) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(picture.x_label)
     axes.set_ylabel(picture.y_label)
-    axes.set_title(picture.title)
+    axes.set_title(picture.title, parse_math=False)
     axes.grid(alpha=0.3)
     if picture.y_range:
         axes.set_ylim(*picture.y_range)

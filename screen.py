@@ -62,8 +62,7 @@ def hang(text: str, width: int) -> str:
     """Lines of a name and what it means; what does not fit goes on below where its meaning begins."""
     lines: list[str] = []
     for line in text.split("\n"):
-        indent = re.match(r"\s*(\S+\s{2,})?", line)
-        column = min(indent.end(), width // 2) if indent else 0
+        column = min(len(line) - len(re.sub(r"^\s*(\S+\s{2,})?", "", line)), width // 2)
         lines += textwrap.wrap(line, max(width, 2), subsequent_indent=" " * column) or [""]
     return "\n".join(lines)
 

@@ -20,8 +20,9 @@ from held_out import Held, _example
 from language import Reading, Subject, gaps
 from layout import Layout
 from model import GPT
+from packing import strangers
 from pairs import Pair
-from recovery import GAIN, GIVEN, NONE, OTHER, OWN, Recovery, first_sentence
+from recovery import GIVEN, NONE, OTHER, OWN, Recovery, first_sentence
 from scoring import Scorer
 from tests.conftest import ROOT, fails_with, make_pairs, run_script, write_pairs
 from tests.test_hellaswag import ROW, write_rows
@@ -71,7 +72,7 @@ def test_everything_is_in_the_report(whole: Any, dataset_folder: Path) -> None:
     assert ranking["5 others: chance"]["recall@1"]["value"] == pytest.approx(1 / 6)
     assert ranking["10 others: chance"]["mean reciprocal rank"]["value"] == pytest.approx(np.mean([1 / place for place in range(1, 12)]))
     assert not any(name.startswith("99 others") for name in ranking)
-    assert "Among 99 others: left out, there are 39 different other instructions." in printed
+    assert "Among 99 others: left out, there are only 39 others for every response." in printed
     assert ranking["10 others: BM25 word overlap"]["recall@1"]["value"] > 0.6  # these instructions repeat words of the response
     assert found["HellaSwag, a control"]["by the whole text, in total"]["tuned, backward"]["examples"] == 8
     assert found["HellaSwag, a control"]["by the whole text, in total"]["difference"]["value"] == 0
@@ -172,7 +173,7 @@ def test_few_pairs_and_long_ones(checkpoints: dict[str, Path], tmp_path: Path) -
     assert one.returncode == 0, one.stderr
     assert "1 responses cut" in one.stdout
     assert "Left out: too few pairs with different responses." in one.stdout
-    assert one.stdout.count("others: left out, there are 0 different") == 3
+    assert one.stdout.count("others: left out, there are only 0 others") == 3
     rows = [*make_pairs(6), {"instruction": "word " * 30, "output": "It is " * 300}, {"instruction": "x", "output": "y " * 900}]
     several = pairs_card(checkpoints, tmp_path, rows, "--candidates", 7)
     assert several.returncode == 0, several.stderr
@@ -263,25 +264,34 @@ def test_a_model_that_ignores_the_response_takes_nothing_from_it(forgetful: Subj
         found = ranking.rows[f"10 others: {GIVEN}"][column]
         assert isinstance(found, Figure) and isinstance(chance, Figure) and found.low is not None and found.high is not None
         assert found.low <= chance.value <= found.high
-    [by_gain] = judged.filtering(0.5).rows[GAIN]
-    assert isinstance(by_gain, Figure) and by_gain.low is not None and by_gain.high is not None
-    assert by_gain.low <= 0.5 <= by_gain.high
 
 
 def test_what_is_no_mismatch_is_not_called_one(forgetful: Subject) -> None:
     same = held(forgetful, [Pair(f"Say {number}.", "Yes." if number % 3 else f"No {number}.") for number in range(30)])
     section = Recovery(forgetful, same, 0).filtering(0.5)
     assert not section.rows and "too few pairs with different responses" in section.notes[0]  # two thirds answer the same
-    # Each instruction has two responses, so another pair's response can be true of it.
-    twice = held(forgetful, [Pair(f"Say {number // 2}.", f"It is {number % 4}.") for number in range(4)])
-    for seed in range(8):
-        section = Recovery(forgetful, twice, seed).filtering(0.99)
-        counted = int(section.notes[0].split()[0])
-        assert counted == 0 or not section.rows or counted < len(twice)
+    assert OTHER not in Recovery(forgetful, same, 0).logprobs
+    # Each response answers two instructions, so another pair's response can be true of an instruction.
+    twice = [Pair(f"Say {number % 3}.", f"It is {number // 2 % 3}.") for number in range(12)]
+    true = set(twice)
+    for seed in range(4):
+        judged = Recovery(forgetful, held(forgetful, twice), seed)
+        others = strangers([pair.response for pair in twice], seed)
+        mismatches = [place for place, other in enumerate(others) if Pair(twice[place].instruction, twice[other].response) not in true]
+        assert 0 < len(mismatches) < len(twice)
+        assert judged.filtering(0.5).notes[0].startswith(f"{round(len(mismatches) / 2)} of {len(mismatches)} pairs")
+
+
+def test_a_long_response_is_the_same_however_it_was_cut(forgetful: Subject) -> None:
+    long = "word " * 400
+    pairs = held(forgetful, [Pair("Say it.", long), Pair("Say it again, and once more.", long), Pair("What?", "No."), Pair("Who?", "Me.")])
+    assert len({one.example.prompt for one in pairs[:2]}) == 2  # cut differently
+    for seed in range(6):
+        assert {*Recovery(forgetful, pairs, seed)._others[:2]} == {2, 3}
 
 
 def test_instructions_with_the_same_response_are_no_wrong_answers(forgetful: Subject) -> None:
     pairs = held(forgetful, [Pair(f"Say {number} now.", "Yes." if number < 5 else f"No {number}.") for number in range(12)])
     section, _ = Recovery(forgetful, pairs, 0).ranking(pairs, [7, 8], 12)
     assert "7 others: chance" in section.rows
-    assert section.notes[0] == "Among 8 others: left out, there are 7 different other instructions."
+    assert section.notes[0] == "Among 8 others: left out, there are only 7 others for every response."

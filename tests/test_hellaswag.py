@@ -59,6 +59,10 @@ def test_a_row_is_read_as_the_field_reads_it(tmp_path: Path) -> None:
         ([{**ROW, "endings": ["a", "b"]}], "a task with 2 endings"),
         ([{**ROW, "label": "4"}], "the label 4"),
         ([{**ROW, "label": ""}], "a row that is no task of HellaSwag"),
+        ([{**ROW, "label": float("inf")}], "a row that is no task of HellaSwag"),
+        ([{"query": 5, "endings": CLEAN, "label": 0}], "a row that is no task of HellaSwag"),
+        ([{"query": "x \ud800", "endings": CLEAN, "label": 0}], "a row that is no task of HellaSwag"),
+        ([{**ROW, "endings": 5}], "a row that is no task of HellaSwag"),
     ],
 )
 def test_what_is_no_task_is_named(tmp_path: Path, rows: list[dict[str, object]], part: str) -> None:

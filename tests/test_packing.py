@@ -14,7 +14,7 @@ from config import IGNORE, ModelConfig
 from errors import UserError
 from layout import Layout
 from model import GPT, part_rows
-from packing import Example, Examples, PackedRows, lay, mismatched, pack
+from packing import Example, Examples, PackedRows, lay, mismatched, pack, strangers
 from shards import PADDING, Dataset, ShardWriter
 from tokenizer import Tokenizer
 
@@ -174,7 +174,7 @@ def test_the_same_response_is_no_mismatch(layout: Layout) -> None:
     examples = make_examples(layout, [(2, 1)] * 9)
     for index, example in enumerate(examples):
         example.ids[len(layout.begin) : example.prompt - len(layout.between)] = 300 + max(0, index - 3)  # four share theirs
-    others = mismatched(examples, len(layout.begin), 48, seed=0)
+    others = mismatched(examples, strangers([example.ids[: example.prompt].tobytes() for example in examples], 0), len(layout.begin), 48)
     for example, other in zip(examples, others, strict=True):
         assert other.ids[: other.prompt].tolist() != example.ids[: example.prompt].tolist()
         assert other.ids[other.prompt :].tolist() == example.ids[example.prompt :].tolist()
@@ -187,7 +187,7 @@ def test_mismatched_pairs_have_every_instruction_and_nobodys_own_response(layout
     for index, example in enumerate(examples):
         example.ids[example.prompt - last] = 300 + index  # the word nearest to the instruction tells the responses apart
     block_size = max(example.length for example in examples)
-    others = mismatched(examples, begin, block_size, seed=1)
+    others = mismatched(examples, strangers([example.ids[: example.prompt].tobytes() for example in examples], 1), begin, block_size)
     for example, other in zip(examples, others, strict=True):
         source = examples[other.ids[other.prompt - last] - 300]
         assert source is not example
