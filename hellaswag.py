@@ -23,7 +23,7 @@ from tokenizer import Tokenizer
 
 ENDINGS = 4
 CHANCE = 1 / ENDINGS
-FIELDS = ("query", "ctx", "endings", "label", "activity_label", "ctx_a", "ctx_b")
+FIELDS = ("query", "endings", "label", "activity_label", "ctx_a", "ctx_b")
 
 
 class Task(NamedTuple):

@@ -83,20 +83,20 @@ class Settings:
             self.config = dataclasses.replace(self.config, raw=word == "raw=on")
             return word
         assignment = re.fullmatch(r"([\w-]+)\s*=\s*(\S*)", word) or re.fullmatch(rf"({'|'.join(NAMES)})\s+([\d.]+|off)", word)
-        if not assignment:
-            return None
-        name, value = assignment[1].replace("-", "_"), assignment[2]
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, [*NAMES, *NAMES.values()], n=1, cutoff=0.75)
-            short = {field: short for short, field in NAMES.items()}
-            return f"there is no {name}; perhaps {short.get(near[0], near[0])}? `help` shows all" if near else None
-        return self._set(name, value)
+        return self._set(assignment[1], assignment[2]) if assignment and assignment[1] in NAMES else None
 
     @staticmethod
     def doubt(line: str) -> str | None:
         """What to ask about a line alone that is nearly a command."""
-        near = [] if line.startswith(" ") else difflib.get_close_matches(line.strip().lower(), WORDS, n=1, cutoff=0.8)
-        return f"perhaps {near[0]}? As a text to write of, begin it with a space" if near else None
+        if line.startswith(" ") or "\n" in line:
+            return None
+        name, is_assignment, _ = line.strip().lower().replace("-", "_").partition("=")
+        if not is_assignment:
+            near = difflib.get_close_matches(name, WORDS, n=1, cutoff=0.8)
+            return f"perhaps {near[0]}? As a text to write of, begin it with a space" if near else None
+        near = difflib.get_close_matches(name.strip(), [*NAMES, *NAMES.values()], n=1, cutoff=0.75)
+        short = {field: short for short, field in NAMES.items()}
+        return f"there is no {name.strip()}; perhaps {short.get(near[0], near[0])}? `help` shows all" if near else None
 
     def _set(self, name: str, value: str) -> str:
         field = NAMES[name]
@@ -154,7 +154,7 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
                 return
             editor.save()
             answer = settings.obey(lines[0]) or (settings.doubt(lines[0]) if len(lines) == 1 else None)
-            if answer is not None:  # of lines that come together each command is one, and the rest is a text
+            if answer is not None:  # of lines typed ahead those that are commands come first, and the rest is a text
                 screen.say(hang(answer, screen.console.width) if answer is HELP else answer, style="")
                 lines = lines[1:]
                 continue
@@ -169,11 +169,11 @@ def converse(screen: Screen, settings: Settings, label: str, greeting: str, turn
 
 
 def _read(label: str) -> tuple[list[str], bool]:
-    """A line, or the lines that were pasted together, and whether they were the last."""
-    lines = input(label).split("\n")
+    """A line, or those that came together, and whether they were the last; what a terminal marks as pasted is one line of several."""
+    lines = [input(label)]
     while select.select([sys.stdin], [], [], PASTE_SECONDS)[0]:
         try:
-            lines += input().split("\n")
+            lines.append(input())
         except EOFError:
             return lines, True
     return lines, False

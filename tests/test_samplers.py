@@ -139,7 +139,15 @@ def test_many_lines_can_be_pasted_and_history_is_kept(checkpoints: dict[str, Pat
         child.expect_exact("tokens in")
         assert re.search(r"first line\nsecond line\n\d+ $", plain(child.before or ""))
         child.expect_exact("ending> ")
-        child.send("\x1b[200~samples=2\ntokens=2\none day\x1b[201~\r")  # commands at its beginning are commands
+        child.send("\x1b[200~samples=2\nprint(samples)\x1b[201~\r")  # what is marked as pasted is a text, whatever it looks like
+        child.expect(r"\d tokens in")
+        assert re.search(r"samples=2\nprint\(samples\)\n\d* ?$", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("temps=2\nprint(temps)\n")  # nearly a command, but not alone
+        child.expect(r"\d tokens in")
+        assert re.search(r"temps=2\nprint\(temps\)\n\d* ?$", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("samples=2\ntokens=2\none day\n")  # typed ahead, commands are commands
         child.expect(r"\d tokens in")
         assert "[1/2]" in (child.before or "") and "[2/2]" in (child.before or "")
         child.expect_exact("ending> ")
