@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -90,14 +89,13 @@ class Dialogue:
         if len(texts) == 1:
             self._screen.show(read[0])
         elif self._best_first:
-            times = Counter(read)
-            scores = dict(zip(reversed(read), (text.logprob_per_token for text in reversed(texts)), strict=True))  # the best of each
-            for text in dict.fromkeys(read):
-                again = f"  ({times[text]} times)" if times[text] > 1 and self._screen.console.is_terminal else ""
-                self._screen.show(f"{scores[text]:.3f}\t{text}{again}")
+            for number, (text, written) in enumerate(zip(texts, read, strict=True)):
+                times = read.count(written) if self._screen.console.is_terminal else 1  # a program gets a line for each
+                if times == 1 or written not in read[:number]:
+                    self._screen.show(f"{text.logprob_per_token:.3f}\t{written}" + (f"  ({times} times)" if times > 1 else ""))
         else:
-            for number, text in enumerate(read, start=1):
-                self._screen.show(f"[{number}/{len(read)}]\n{text}")
+            for number, written in enumerate(read, start=1):
+                self._screen.show(f"[{number}/{len(read)}]\n{written}")
 
     def _tell(self, notice: str) -> None:
         if self._screen.console.is_terminal:

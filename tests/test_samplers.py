@@ -207,6 +207,9 @@ def test_one_shot_and_pipes(checkpoints: dict[str, Path]) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.count("The end.\n") == 3
     assert run_script("sample_xcoax.py", *common, "--prompt", "The end.", "--num-samples", 3).stdout == result.stdout
+    alike = ["--response", "x", "--num-samples", 3, "--temperature", 0, "--max-new-tokens", 1]
+    alike_lines = run_script("sample_xcoax_instruct.py", "--model-path", checkpoints["tuning"], *alike).stdout.splitlines()
+    assert len(alike_lines) == 3 and len(set(alike_lines)) == 1  # equal ones are folded at a terminal only
     for script, stage in (("sample_xcoax.py", "pretraining"), ("sample_xcoax_instruct.py", "tuning")):
         command = [sys.executable, str(ROOT / script), *map(str, common[2:]), "--model-path", str(checkpoints[stage])]
         piped = subprocess.run(command, input=b"One end.\n\n \nbad \xff bytes\nlast 7", capture_output=True, check=False)
