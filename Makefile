@@ -1,15 +1,22 @@
-# make demo: a toy model from nothing, in minutes.   make test: lint, types and tests.
+# make demo: a toy model from scratch, in minutes.
+# make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-long lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
 
+# One torch thread per process: more would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
 test: .venv/installed-dev lint
-	$(BIN)/pytest
+	$(PYTEST) -m "not long"
+
+test-long: .venv/installed-dev
+	$(PYTEST) -m long
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -29,7 +36,7 @@ format: .venv/installed-dev
 	$(BIN)/pip install --quiet -r requirements.txt
 	touch $@
 
-# One step, not two: a second resolution could exchange the torch of the first.
+# One step, not two: a second resolution could replace the torch of the first.
 .venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch .venv/installed $@

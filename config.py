@@ -7,21 +7,22 @@ from typing import Annotated, Literal
 
 import tyro
 
-from errors import require, require_not_negative, require_positive
-from text import Order
+from system.device_names import Device, Dtype
+from system.errors import require, require_not_negative, require_positive
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
-# 256 byte pieces, padding, unknown, the eight control symbols, and room for one piece that is a word's.
+# 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
 MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
-IGNORE = -1  # a target that is not counted in the loss
-CHUNK_DOCUMENTS = 10_000  # documents in a chunk: the unit of work, of shuffling and of resuming
-CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, so that a worker's memory has a bound
+IGNORE_INDEX = -1  # a target that the loss ignores
+CHUNK_DOCUMENTS = 10_000  # documents in a chunk, the unit of work, shuffling and resuming
+CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, which bounds the memory of a worker
 
-Content = Literal["documents", "pairs"]  # what a folder of shards holds
-Script = Literal["preprocess_xcoax.py", "train_xcoax.py", "preprocess_instruct.py", "finetune_xcoax.py"]  # those that make something
-Stage = Literal["pretraining", "tuning"]  # what a model has been through
-Device = Literal["auto", "cuda", "mps", "cpu"]
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Order = Literal["backward", "forward"]  # backward: word order reversed; forward: text as it is
+Content = Literal["documents", "pairs"]  # what a data folder holds
+Script = Literal[
+    "preprocess_xcoax.py", "train_xcoax.py", "preprocess_instruct.py", "finetune_xcoax.py"
+]  # those that make data or checkpoints
+Stage = Literal["pretraining", "tuning"]  # the last training that a model had
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ModelConfig:
     """The shape of the GPT."""
 
     n_layer: int = 12  # Transformer blocks.
-    n_head: int = 16  # Attention heads; they divide the width.
+    n_head: int = 16  # Attention heads; twice their number divides the width.
     n_embed: int = 1024  # Width of the model.
     block_size: int = 1024  # Context length in tokens.
     vocab_size: tyro.conf.Suppress[int] = 8888  # Token ids; taken from the data folder.
@@ -44,12 +45,12 @@ class ModelConfig:
 
     @property
     def mlp_size(self) -> int:
-        """Width of the SwiGLU layer: 8/3 of the model's, so that its three matrices hold what two of 4x would, in whole 64s."""
+        """Width of the SwiGLU layer: 8/3 of n_embed, so that its three matrices have the size of two of width 4x, as a multiple of 64."""
         return 64 * math.ceil(self.n_embed * 8 / 3 / 64)
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding matrix: whole 64s are faster on a GPU. The rows past vocab_size are never chosen."""
+        """Rows of the embedding matrix: a multiple of 64, which is faster on a GPU. Rows past vocab_size are never sampled."""
         return 64 * math.ceil(self.vocab_size / 64)
 
     def check(self) -> None:
@@ -60,20 +61,20 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """What turning documents and turning instruction pairs into shards have in common."""
+    """What preprocessing documents and preprocessing pairs have in common."""
 
     data_dir: str  # Folder to write: the tokenizer, the shards, meta.json.
-    dataset: str  # Data set on the hub, read as a stream.
-    subset: str = ""  # Its configuration; empty for the only one.
+    dataset: str  # Data set on the Hugging Face hub, streamed.
+    subset: str = ""  # Its configuration; empty if it has only one.
     split: str = "train"  # Its split.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub.
     val_share: float = 0.01  # Share held out for validation, chosen by a hash.
-    vocab_size: int = 8888  # Number of token ids, the special ones and the 256 bytes included.
+    vocab_size: int = 8888  # Number of token ids, including the special tokens and the 256 bytes.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
     workers: int = os.cpu_count() or 1  # Processes that reverse, encode and write.
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
-    retries: int = 6  # Attempts after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
+    retries: int = 6  # Retries after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
 
     def check(self) -> None:
         require_positive(self, "num_chunks", "workers")
@@ -90,11 +91,11 @@ class PreprocessConfig(SourceConfig):
     """Text in, token shards out."""
 
     data_dir: str = "data/xcoax"  # Folder to write: the tokenizer, the shards, meta.json.
-    dataset: str = "HuggingFaceFW/fineweb"  # Data set on the hub, read as a stream.
-    subset: str = "sample-100BT"  # Its configuration; empty for the only one.
-    field: str = "text"  # Name of the field that holds the text, on the hub and in local files.
+    dataset: str = "HuggingFaceFW/fineweb"  # Data set on the Hugging Face hub, streamed.
+    subset: str = "sample-100BT"  # Its configuration; empty if it has only one.
+    field: str = "text"  # Field that holds the text, on the hub and in local files.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
-    tokenizer: str = ""  # Use this tokenizer.model (or the one in this data folder) instead of training one.
+    tokenizer: str = ""  # Use this tokenizer.model, or the one in this data folder, instead of training one.
     val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
     sample_bytes: int = 64 << 20  # Bytes of text that the tokenizer is trained on.
     max_document_bytes: int = 1 << 20  # A longer document is cut at a line or word boundary, and counted.
@@ -113,11 +114,11 @@ class InstructConfig(SourceConfig):
     """Pairs of instruction and response in, token shards out."""
 
     data_dir: str = "data/instruct"  # Folder to write: the tokenizer, the shards, meta.json.
-    dataset: str = "hakurei/open-instruct-v1"  # Data set on the hub, read as a stream.
+    dataset: str = "hakurei/open-instruct-v1"  # Data set on the Hugging Face hub, streamed.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json
-    tokenizer: str = "data/xcoax"  # The pretrained model's: a finished data folder, a tokenizer.model or a checkpoint.
+    tokenizer: str = "data/xcoax"  # Tokenizer of the pretrained model: a finished data folder, a tokenizer.model or a checkpoint.
     val_share: float = 0.02  # Share of the pairs held out for validation, chosen by a hash of the response.
-    block_size: int = 1024  # Context length of the pretrained model: a longer response is cut, a longer instruction dropped.
+    block_size: int = 1024  # Context length of the pretrained model: longer responses are cut, longer instructions are skipped.
 
     def check(self) -> None:
         super().check()
@@ -130,28 +131,28 @@ class LoopConfig:
 
     out_dir: str  # Folder for checkpoints, metrics.jsonl and loss.png.
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    batch_size: int = 64  # Sequences in a micro-batch; halved by itself when they do not fit on the GPU.
+    batch_size: int = 64  # Sequences in a micro-batch; halved automatically if they do not fit on the GPU.
     grad_accum: int = 4  # Micro-batches in a step.
     max_steps: int = 20_000  # Optimizer steps.
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest; try --lr 3e-3.
     lr: float = 3e-4  # Peak learning rate.
     min_lr_share: float = 0.1  # Learning rate at the end, as a share of the peak.
     warmup_steps: int = 500  # Steps over which the learning rate rises from zero.
-    schedule: Literal["cosine", "wsd"] = "cosine"  # After the warmup: a cosine, or constant and then a linear cooldown.
-    cooldown_share: float = 0.4  # Share of the steps that the cooldown of wsd takes.
+    schedule: Literal["cosine", "wsd"] = "cosine"  # After the warmup: a cosine, or constant and then a linear cooldown (wsd).
+    cooldown_share: float = 0.4  # Share of the steps in the cooldown of wsd.
     beta1: float = 0.9  # AdamW's first decay.
     beta2: float = 0.95  # AdamW's second decay.
     weight_decay: float = 0.1  # On matrices only.
-    grad_clip: float = 1.0  # Largest norm of the gradient; 0 turns clipping off.
-    eval_every: int = 500  # Steps between evaluations, each of which saves the last and perhaps the best checkpoint.
+    grad_clip: float = 1.0  # Largest gradient norm; 0 turns clipping off.
+    eval_every: int = 500  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
     log_every: int = 10  # Steps between log lines.
-    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # Number type of the computation; auto is bfloat16 where the device is fast at it, else float32.
-    compile: bool = True  # torch.compile, where it works.
-    checkpoint_activations: bool = False  # Compute each block twice in training and store less: for models that do not fit.
+    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # dtype of matrix products; auto is bfloat16 where the device is fast at it, else float32.
+    compile: bool = True  # Use torch.compile where it works.
+    checkpoint_activations: bool = False  # Recompute each block in the backward pass to save memory.
     seed: int = 0  # Seed of the weights and of the order of the batches.
     tensorboard: bool = False  # Write TensorBoard files too.
-    verify: bool = False  # Compare every shard with its hash before training.
+    verify: bool = False  # Check the hash of every shard before training.
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
 
     def check(self) -> None:
@@ -159,13 +160,12 @@ class LoopConfig:
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
         require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 
     @property
-    def rows_per_step(self) -> int:
+    def sequences_per_step(self) -> int:
         return self.batch_size * self.grad_accum
 
 
@@ -175,10 +175,10 @@ class TrainConfig(LoopConfig):
 
     data_dir: str = "data/xcoax"  # Folder that preprocess_xcoax.py finished.
     out_dir: str = "out/xcoax"  # Folder for checkpoints, metrics.jsonl and loss.png.
-    order: Annotated[Order | None, tyro.conf.arg(metavar="{backward,forward}")] = None  # Refuse data of another word order.
-    eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same ones.
-    sample_tokens: int = 64  # Tokens of sampled text shown at an evaluation; 0 turns it off.
-    sample_prompt: str = "The end."  # The ending (for a forward model: the beginning) that the shown text starts from.
+    order: Annotated[Order | None, tyro.conf.arg(metavar="{backward,forward}")] = None  # Refuse data of the other word order.
+    eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same.
+    sample_tokens: int = 64  # Tokens of sample text shown at an evaluation; 0 turns it off.
+    sample_prompt: str = "The end."  # Prompt of the sample text: an ending, or for a forward model a beginning.
 
     def check(self) -> None:
         super().check()
@@ -191,19 +191,19 @@ class TrainConfig(LoopConfig):
 class FinetuneConfig(LoopConfig):
     """A pretrained checkpoint and shards of instruction pairs in, checkpoints out."""
 
-    model_path: str = "out/xcoax/best_checkpoint.pt"  # The pretrained checkpoint: architecture, tokenizer and word order are its own.
+    model_path: str = "out/xcoax/best_checkpoint.pt"  # The pretrained checkpoint; it decides architecture, tokenizer and word order.
     data_dir: str = "data/instruct"  # Folder that preprocess_instruct.py finished.
     out_dir: str = "out/instruct"  # Folder for checkpoints, metrics.jsonl and loss.png.
     model: tyro.conf.Suppress[ModelConfig] = field(default_factory=ModelConfig)
-    epochs: float = 3.0  # Times that every pair is seen.
-    max_steps: tyro.conf.Suppress[int] = 1  # What the epochs come to.
-    loss_on: Literal["instruction", "all"] = "instruction"  # Which tokens are learnt: the instruction's and its end, or the response's too.
-    batch_size: int = 32  # Rows of the context length, each full of whole pairs, in a micro-batch; halved by itself when they do not fit.
+    epochs: float = 3.0  # Passes over the pairs.
+    max_steps: tyro.conf.Suppress[int] = 1  # Computed from the epochs.
+    loss_on: Literal["instruction", "all"] = "instruction"  # Tokens in the loss: the instruction and its end, or the response too.
+    batch_size: int = 32  # Sequences of packed pairs in a micro-batch; halved automatically if they do not fit on the GPU.
     grad_accum: int = 1  # Micro-batches in a step.
     lr: float = 1e-4  # Peak learning rate.
-    warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all.
-    eval_every: int = 200  # Steps between evaluations, each of which saves the last and perhaps the best checkpoint.
-    eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same ones.
+    warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all steps.
+    eval_every: int = 200  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
+    eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same.
     seed: int = 0  # Seed of the order of the batches.
 
     def check(self) -> None:
@@ -212,21 +212,21 @@ class FinetuneConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class WriteConfig:
-    """What both samplers have in common: the model, and how it chooses."""
+class SamplerConfig:
+    """What both samplers have in common: the model and the sampling parameters."""
 
-    model_path: str  # The checkpoint to use.
-    num_samples: int = 1  # Texts for each prompt.
-    max_new_tokens: int = 200  # Tokens at most in each text.
-    temperature: float = 0.7  # Above 1 bolder, below 1 more careful, 0 always the likeliest token.
-    top_k: int = 0  # Choose among so many of the likeliest tokens only; 0 is off.
-    top_p: float = 1.0  # Choose among the likeliest tokens that together have this probability only; 1 is off.
-    min_p: float = 0.0  # Choose among tokens with at least this share of the likeliest one's probability only; 0 is off.
-    seed: int | None = None  # The same seed writes the same; without one every text is another.
-    raw: bool = False  # Show the text in the model's own order.
-    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
-    quantize: Literal["no", "int8"] = "no"  # int8: matrices of 8 bits, on a CPU faster for one text at a time.
+    model_path: str  # Checkpoint to use.
+    num_samples: int = 1  # Texts per prompt.
+    max_new_tokens: int = 200  # Maximum number of tokens per text.
+    temperature: float = 0.7  # Above 1 bolder, below 1 more careful, 0 always the most likely token.
+    top_k: int = 0  # Sample from this many of the most likely tokens; 0 is off.
+    top_p: float = 1.0  # Sample from the most likely tokens that together have this probability; 1 is off.
+    min_p: float = 0.0  # Sample from tokens with at least this share of the highest probability; 0 is off.
+    seed: int | None = None  # The same seed gives the same text; without one every text differs.
+    raw: bool = False  # Show the text in the word order of the model.
+    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
+    quantize: Literal["no", "int8"] = "no"  # int8: 8-bit weights, on a CPU faster for one text at a time.
 
     def check(self) -> None:
         require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
@@ -239,30 +239,30 @@ class WriteConfig:
 
 
 @dataclass(frozen=True)
-class SampleConfig(WriteConfig):
+class SampleConfig(SamplerConfig):
     """BackGPT: an ending in, what led there out."""
 
-    model_path: str = "out/xcoax/best_checkpoint.pt"  # The checkpoint to use.
-    prompt: str = ""  # The ending to write towards, once; without one you are asked, or the lines of a pipe are taken.
+    model_path: str = "out/xcoax/best_checkpoint.pt"  # Checkpoint to use.
+    prompt: str = ""  # One ending to write towards; without it, an interactive prompt or the lines of a pipe.
 
 
 @dataclass(frozen=True)
-class SampleInstructConfig(WriteConfig):
+class SampleInstructConfig(SamplerConfig):
     """BackChat: a response in, the instruction that could have led to it out."""
 
-    model_path: str = "out/instruct/best_checkpoint.pt"  # The tuned checkpoint to use.
-    response: str = ""  # The response to explain, once; without one you are asked, or the lines of a pipe are taken.
-    input: str = ""  # A file of responses to work through: .jsonl[.gz|.zst] .json .parquet .txt
-    score: str = ""  # A file of pairs to score: how likely is the instruction, given the response?
-    output: str = ""  # The file to write for --input or --score: .jsonl[.gz|.zst] or .parquet
-    batch_size: int = 32  # Responses of a file that are worked on at once.
+    model_path: str = "out/instruct/best_checkpoint.pt"  # Tuned checkpoint to use.
+    response: str = ""  # One response to find the instruction for; without it, an interactive prompt or the lines of a pipe.
+    input: str = ""  # File of responses to find instructions for: .jsonl[.gz|.zst] .json .parquet .txt
+    score: str = ""  # File of pairs to score: how likely is the instruction, given the response?
+    output: str = ""  # Output file for --input or --score: .jsonl[.gz|.zst] or .parquet
+    batch_size: int = 32  # Responses of a file that are processed at once.
 
     def check(self) -> None:
         super().check()
         require_positive(self, "batch_size")
         given = [flag for flag in ("response", "input", "score") if getattr(self, flag)]
-        require(len(given) < 2, f"--{' and --'.join(given)}: one of them")
-        require(bool(self.output) == bool(self.input or self.score), "--output goes with --input or --score, and they with it")
+        require(len(given) < 2, f"--{' and --'.join(given)}: use only one of them")
+        require(bool(self.output) == bool(self.input or self.score), "--output needs --input or --score, and they need --output")
 
 
 @dataclass(frozen=True)
@@ -270,12 +270,12 @@ class BenchmarkConfig:
     """A shape in, its speeds out."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    prompt_tokens: int = 64  # Tokens that are read before anything is written.
-    tokens: int = 64  # Tokens written in a run.
-    rows: int = 32  # Texts at once.
-    repeats: int = 5  # Runs of each kind.
-    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
+    prompt_tokens: int = 64  # Tokens in the prompt.
+    tokens: int = 64  # Tokens generated in a run.
+    rows: int = 32  # Texts generated at once.
+    repeats: int = 5  # Runs of each kind; the median counts.
+    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
 
     def check(self) -> None:
         self.model.check()
@@ -291,30 +291,30 @@ class BenchmarkConfig:
 class EvaluateConfig:
     """A checkpoint in, its report card out."""
 
-    model_path: str = "out/instruct/best_checkpoint.pt"  # The checkpoint to judge, tuned or only pretrained.
-    against: str = ""  # A second checkpoint to put beside it, such as its forward twin; it gets the same texts.
+    model_path: str = "out/instruct/best_checkpoint.pt"  # Checkpoint to evaluate, tuned or only pretrained.
+    against: str = ""  # Second checkpoint to compare with on the same texts, such as the forward twin.
     out_dir: str = ""  # Folder for report.json, report.md and the pictures; empty: beside the checkpoint.
-    data_dir: str = ""  # Documents, of which the held-out ones are judged; empty: those that the model was pretrained on.
+    data_dir: str = ""  # Data folder whose held-out documents are used; empty: that of pretraining.
     documents: int = 2000  # Held-out documents, evenly spread; 0: all.
-    text: tuple[str, ...] = ()  # Texts to judge beside them: files, folders or globs of .txt .jsonl[.gz|.zst] .json .parquet
+    text: tuple[str, ...] = ()  # More texts: files, folders or globs of .txt .jsonl[.gz|.zst] .json .parquet
     stride: int = 0  # Tokens by which the window moves over a text longer than the context; 0: half the context.
-    pairs_dir: str = ""  # Instruction pairs, of which the held-out ones are judged; empty: those that the model was tuned on.
-    pairs: str = ""  # A file of other held-out pairs to judge instead: .jsonl[.gz|.zst] .json .parquet
-    max_pairs: int = 1000  # Held-out pairs, evenly spread, that are scored and written for.
-    ranked_pairs: int = 200  # Of these, how many instructions are looked for among others.
-    candidates: tuple[int, ...] = (10, 100, 1000)  # Among how many others.
-    mismatched_share: float = 0.5  # Share of the pairs that get another's response, to be told from the true ones.
-    hellaswag: str = "Rowan/hellaswag"  # The tasks: a data set on the hub, or a file of its rows; empty: left out.
+    pairs_dir: str = ""  # Data folder whose held-out pairs are used; empty: that of tuning.
+    pairs: str = ""  # File of held-out pairs to use instead: .jsonl[.gz|.zst] .json .parquet
+    max_pairs: int = 1000  # Held-out pairs, evenly spread, to score and to generate instructions for.
+    ranked_pairs: int = 200  # How many of them are used for ranking.
+    candidates: tuple[int, ...] = (10, 100, 1000)  # Other instructions among which the true one is ranked.
+    mismatched_share: float = 0.5  # Share of the pairs that get the response of another pair, for filtering.
+    hellaswag: str = "Rowan/hellaswag"  # HellaSwag: a data set on the hub, or a file of its rows; empty: left out.
     hellaswag_tasks: int = 0  # Tasks, evenly spread; 0: all.
-    max_new_tokens: int = 100  # Tokens at most in a generated instruction.
-    batch_size: int = 16  # Rows of the context length that are read, or texts that are written, at once.
-    seed: int = 0  # Seed of what is drawn: other instructions, mismatched pairs, resamples.
-    device: Device = "auto"  # Where to compute; auto takes the first there is of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # Number type of the matrices; auto is bfloat16 where the device is fast at it, else float32.
+    max_new_tokens: int = 100  # Maximum number of tokens in a generated instruction.
+    batch_size: int = 16  # Sequences of the context length scored, or texts generated, at once.
+    seed: int = 0  # Seed of everything random: other instructions, mismatched pairs, resamples.
+    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
 
     def check(self) -> None:
         require_positive(self, "max_pairs", "ranked_pairs", "max_new_tokens", "batch_size")
         require_not_negative(self, "documents", "stride", "hellaswag_tasks", "seed")
-        require(min(self.candidates, default=0) > 0, f"--candidates {' '.join(map(str, self.candidates))}: one number or more, above 0")
+        require(min(self.candidates, default=0) > 0, f"--candidates {' '.join(map(str, self.candidates))}: one or more numbers above 0")
         require(0 < self.mismatched_share < 1, f"--mismatched-share {self.mismatched_share}: above 0 and below 1")
-        require(not (self.pairs and self.pairs_dir), "--pairs and --pairs-dir: one of them")
+        require(not (self.pairs and self.pairs_dir), "--pairs and --pairs-dir: use only one of them")

@@ -1,6 +1,6 @@
-"""The GPT, complete in one file: the shape of Qwen3, or of Llama where config.qk_norm is off.
+"""The GPT, complete in one file: the architecture of Qwen3, or of Llama if config.qk_norm is off.
 
-Shapes stand at the end of the lines:
+Shapes are given at the end of a line:
 B batch, T time, C channels (n_embed), H heads, D head size (C / H), V vocabulary.
 """
 
@@ -13,42 +13,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config import IGNORE, ModelConfig
+from config import IGNORE_INDEX, ModelConfig
 
 NORM_EPSILON = 1e-6
 
-# Takes the keys and values (B, H, T, D) of new ids and gives those of all ids so far: how an engine keeps what it has computed.
-Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# Adds the keys and values (B, H, T, D) of new tokens to a KV cache and returns those of all tokens so far.
+CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMSNorm that computes in float32 and answers in the type it was asked in."""
+    """RMSNorm that computes in float32 and returns the dtype of its input."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, eps=NORM_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Input and weight of one type, or PyTorch leaves its fused kernel: under autocast the weight stays float32.
+        # PyTorch's fused kernel needs input and weight of one dtype; under autocast the weight is float32.
         return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).type_as(x)
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position x frequency, for every position and every pair of channels in a head."""
-    # On the CPU by name: the same numbers for every device, and real ones when the weights are made on "meta".
+    """Cosine and sine of position x frequency, for every position and every pair of channels of a head."""
+    # Always on the CPU: the same numbers for every device, and actual numbers when the weights are made on "meta".
     halves = torch.arange(0, config.head_size, 2, dtype=torch.float32, device="cpu")
     frequencies = 1.0 / config.rope_theta ** (halves / config.head_size)  # (D/2)
     angles = torch.outer(torch.arange(config.block_size, dtype=torch.float32, device="cpu"), frequencies)  # (block_size, D/2)
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel i and channel i + D/2 as one pair by the angle of their position. The pairing is Llama's."""
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair of channels i and i + D/2 by the angle of its position. The pairing is Llama's."""
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)  # (B, H, T, D)
 
 
-def part_rows(examples: Tensor) -> tuple[Tensor, Tensor]:
-    """Each id's position in its own example (B, T), and which ids it may look at (B, 1, T, T): those before it in that example."""
+def segment_positions_and_mask(examples: Tensor) -> tuple[Tensor, Tensor]:
+    """Position of each token in its segment (B, T), and the mask (B, 1, T, T): a token attends to its own segment, up to itself."""
     index = torch.arange(examples.shape[1], device=examples.device)  # (T)
     begins = F.pad(examples[:, 1:] != examples[:, :-1], (1, 0), value=True)  # (B, T)
     positions = index - torch.where(begins, index, 0).cummax(dim=1).values  # (B, T)
@@ -57,8 +57,11 @@ def part_rows(examples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Attention(nn.Module):
-    """Causal self-attention. Three separate matrices, not one: Muon must orthogonalise query, key and value apart,
-    and an export only renames them. One fused matrix was not faster (measured on a CPU)."""
+    """Causal self-attention.
+
+    Query, key and value have separate matrices, since Muon must orthogonalize them one by one and an export only renames
+    them. One fused matrix was not faster (measured on a CPU).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -71,18 +74,18 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, store: Store | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, update_cache: CacheUpdate | None = None) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_size)
         query = self.query_norm(self.query(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
         key = self.key_norm(self.key(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
         value = self.value(x).view(heads).transpose(1, 2)  # (B, H, T, D)
-        # The tables are float32, so positions are applied in float32 and only their result is rounded.
-        query, key = rotate(query, cos, sin).type_as(value), rotate(key, cos, sin).type_as(value)
-        if store is not None:
-            key, value = store(key, value)  # (B, H, S, D)
+        # The tables are float32: rotation happens in float32, and only its result is rounded.
+        query, key = apply_rotary(query, cos, sin).type_as(value), apply_rotary(key, cos, sin).type_as(value)
+        if update_cache is not None:
+            key, value = update_cache(key, value)  # (B, H, S, D)
             query = query.type_as(key)
         dropout = self.dropout if self.training else 0.0
-        causal = mask is None and query.shape[2] == key.shape[2]  # a single new id sees all that came before it
+        causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
         mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, causal)  # (B, H, T, D)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
         return y
@@ -103,7 +106,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each on the normalised state and added to it."""
+    """Attention, then the MLP; each reads the normalized state and is added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -113,14 +116,14 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, store: Store | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, store))  # (B, T, C)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, update_cache: CacheUpdate | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, update_cache))  # (B, T, C)
         change: Tensor = self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, C)
         return x + change
 
 
 class GPT(nn.Module):
-    """Token ids in; logits, or the loss against targets, out. The weights depend on torch's global generator: seed it once before."""
+    """Token ids in; logits, or the loss against targets, out. Initial weights come from torch's global generator: seed it before."""
 
     cos: Tensor
     sin: Tensor
@@ -128,68 +131,70 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoint_activations = False  # compute each block twice in training and store less
+        self.checkpoint_activations = False  # recompute each block in the backward pass to save memory
         self.embedding = nn.Embedding(config.padded_vocab_size, config.n_embed)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.n_embed)
-        # Any: a module that lighter.py may exchange; declared nn.Module | None, every call of it would want a cast.
+        # Any, not nn.Module | None, which would need a cast at every call; prepare_for_inference replaces it.
         self.head: Any = None if config.tie_embeddings else nn.Linear(config.n_embed, config.padded_vocab_size, bias=False)
         cos, sin = rotary_tables(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
-                # What leaves a branch starts at zero: each block begins as the identity.
-                leaves = name.endswith((".output", ".down"))
-                nn.init.normal_(module.weight, std=0.0 if leaves else 1 / math.sqrt(module.in_features))
-        # So the last state starts as the embedding of the id just read, and a tied output matrix gives that same id a logit of
-        # std * C. At 0.02 and 1024 wide this is 20: the model would bet on repeating itself, at a loss of 20 instead of ln V = 9.
+                # The output of each branch starts at zero, so each block starts as the identity.
+                is_output = name.endswith((".output", ".down"))
+                nn.init.normal_(module.weight, std=0.0 if is_output else 1 / math.sqrt(module.in_features))
+        # So the final state starts as the embedding of the current token, and a tied output matrix gives that token a logit of
+        # std * C. With std 0.02 and C = 1024 that is 20: the loss would start at 20 instead of ln V = 9.
         nn.init.normal_(self.embedding.weight, std=min(0.02, 4 / self.config.n_embed))
         if self.head is not None:
             nn.init.normal_(self.output_matrix, std=0.1 / math.sqrt(self.config.n_embed))
 
     @property
     def output_matrix(self) -> Tensor:
-        """The matrix that turns the last state into logits, padding rows included."""
+        """The matrix that maps final states to logits, padding rows included."""
         weight: Tensor = self.embedding.weight if self.head is None else self.head.weight
         return weight  # (V padded, C)
 
-    def forward(self, ids: Tensor, targets: Tensor | None = None, examples: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, targets: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """Logits in float32 (B, T, V); or, with targets, the SUM of the cross-entropy in nats over the targets that are not IGNORE.
 
         The caller divides the sum by the number of targets in the whole step, so that micro-batches add up exactly.
-        With `examples` (B, T), equal for the ids of one example and different for neighbours, a row holds several
-        examples: positions start anew in each, and no id sees into another.
+        `segment_ids` (B, T) mark several examples packed into one sequence: equal within an example, different between
+        neighbours. Positions restart in each example, and no token attends to another example.
         """
         length = ids.shape[1]
         assert length <= self.config.block_size, f"{length} ids, but block_size is {self.config.block_size}"
         cos, sin, mask = self.cos[:length], self.sin[:length], None  # (T, D/2)
-        if examples is not None:
-            positions, mask = part_rows(examples)
+        if segment_ids is not None:
+            positions, mask = segment_positions_and_mask(segment_ids)
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, D/2)
-        logits = self.logits(self.states(ids, cos, sin, mask))
+        logits = self.logits(self.hidden_states(ids, cos, sin, mask))
         if targets is None:
             return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
 
-    def states(self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, stores: Sequence[Store] | None = None) -> Tensor:
-        """What the blocks make of the ids at the positions of these tables (B, T, C); with a store for each block, beside what is in it."""
+    def hidden_states(
+        self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache_updates: Sequence[CacheUpdate] | None = None
+    ) -> Tensor:
+        """Final states (B, T, C) of the ids, rotated by these tables; with cache updates, one per block, they follow the cached tokens."""
         x = self.embedding(ids)  # (B, T, C)
-        twice = self.checkpoint_activations and self.training
+        recompute = self.checkpoint_activations and self.training
         for index, block in enumerate(self.blocks):
-            if twice:
+            if recompute:
                 x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)  # (B, T, C)
             else:
-                x = block(x, cos, sin, mask, stores[index] if stores else None)  # (B, T, C)
+                x = block(x, cos, sin, mask, cache_updates[index] if cache_updates else None)  # (B, T, C)
         y: Tensor = self.norm(x)
         return y
 
     def logits(self, x: Tensor) -> Tensor:
-        """In float32 (B, T, V), of states (B, T, C)."""
-        # The product with whole 64s of rows is the fast one; what the padding rows say is cut off here, for good.
+        """Logits in float32 (B, T, V) of final states (B, T, C)."""
+        # The product with the padded matrix is faster; the logits of padding rows are cut off here.
         logits: Tensor = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
         return logits[..., : self.config.vocab_size].float()
 
@@ -197,10 +202,10 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self) -> float:
-        """Floating-point operations that training on one token of a full context takes, forward and backward.
+        """Floating-point operations to train on one token of a full context, forward and backward.
 
         As in PaLM (arXiv 2204.02311, appendix B): 6 for every weight that multiplies, and 12 n_layer C T for the two
-        products of attention; half of the latter, because a causal token sees half of the context on average.
+        products of attention; half of that, since a token attends to half of the context on average.
         """
         weights = sum(weight.numel() for weight in self.blocks.parameters() if weight.dim() == 2) + self.output_matrix.numel()
         return 6.0 * weights + 6.0 * self.config.n_layer * self.config.n_embed * self.config.block_size

@@ -1,4 +1,4 @@
-"""The presets, each of which says only what differs from the published run, and which command makes what."""
+"""The presets, each only what differs from the published run; and the command that makes a folder."""
 
 import dataclasses
 from pathlib import Path

@@ -4,31 +4,31 @@
     python sample_xcoax.py --prompt "The end." --num-samples 3 --max-new-tokens 200 --temperature 0.7
     python sample_xcoax.py tinystories < endings.txt
 
-A model that writes forwards (--order forward) goes on from a beginning instead.
+A model trained on forward text (--order forward) continues from a beginning instead.
 """
 
 import sys
 
-from config import SampleConfig
-from dialogue import Dialogue, load_engine
-from errors import run
-from flags import read_flags
 from presets import SAMPLE_PRESETS
-from screen import Screen
-from writing import Endings
+from sampling.generation import EndingPrompter
+from sampling.loading import load_engine
+from sampling.terminal_sampler import TerminalSampler
+from system.command_line import read_flags
+from system.errors import run_script
+from system.terminal import Screen
 
 GREETING = "Type an ending and press Enter: it writes what led there. `help` shows the settings, Ctrl-D leaves."
 
 
 def main() -> None:
-    config: SampleConfig = read_flags(SAMPLE_PRESETS, __doc__)
+    config = read_flags(SAMPLE_PRESETS, __doc__)
     checkpoint, engine = load_engine(config, "pretraining")
     if checkpoint.stage == "tuning":
-        print(f"{checkpoint.path} was tuned on instructions; sample_xcoax_instruct.py asks it as it was taught", file=sys.stderr)
-    form = Endings(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
-    dialogue = Dialogue(Screen(), engine, form, best_first=False, at_the_beginning=checkpoint.order == "backward")
-    dialogue.run(config, config.prompt, "ending", GREETING)
+        print(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", file=sys.stderr)
+    prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
+    sampler = TerminalSampler(Screen(), engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
+    sampler.run(config, config.prompt, "ending", GREETING)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -1,8 +1,12 @@
-"""A small corpus and what the real stages make of it, once for all tests."""
+"""A small corpus, and what the real stages make of it, shared by all tests."""
 
+import contextlib
+import io
 import json
 import os
 import random
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +18,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
-# Where a change is judged, the same examples each time; at a desk, new ones. Never a deadline: machines are shared.
+# In CI the same examples each time; elsewhere new ones. No deadline: machines are shared.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
 WORDS = """the cat dog sleeps runs under over a red blue house tree in of and small old 7 42 é 日本 said. then, (why) never	again"""
@@ -36,7 +40,7 @@ def write_jsonl(path: Path, documents: list[str]) -> Path:
 
 
 def make_pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Pairs in the spelling of Alpaca, whose response tells what the instruction was."""
+    """Pairs with Alpaca's field names, whose response gives the instruction away."""
     chooser = random.Random(seed)
     pairs = []
     for index in range(count):
@@ -58,8 +62,38 @@ def run_script(*arguments: object, timeout: float = 240, cwd: Path = ROOT) -> su
     )
 
 
+def call_script(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Like run_script, but inside this process: without the seconds that a new one takes to import torch.
+
+    Use run_script where the process is the point: signals, kills, terminals, memory.
+    """
+    import torch
+
+    script, *flags = map(str, arguments)
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd), torch.random.fork_rng(devices=[]):
+        for name, value in (("argv", [script, *flags]), ("stdin", io.StringIO(stdin)), ("stdout", out), ("stderr", err)):
+            patch.setattr(sys, name, value)
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 1
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess([script, *flags], code, *texts)
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of all that a user runs, without tests, data or checkpoints."""
+    for file in ROOT.glob("*.py"):
+        shutil.copy(file, folder)
+    for room in {file.parent for file in ROOT.glob("*/__init__.py")} - {ROOT / "tests"}:
+        shutil.copytree(room, folder / room.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 def fails_with(result: subprocess.CompletedProcess[str], exit_code: int, *parts: str) -> None:
-    """The run ended as it should for something a person can mend: one line that says what, and no traceback."""
+    """The run ended with a user error: one line with these parts, and no traceback."""
     assert result.returncode == exit_code, result.stderr + result.stdout
     assert "Traceback" not in result.stderr, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -69,7 +103,7 @@ def fails_with(result: subprocess.CompletedProcess[str], exit_code: int, *parts:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tests run beside each other and beside other work; threads that wait for each other would crawl."""
+    """Tests run in parallel: more threads would wait for each other."""
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -77,8 +111,8 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c_is_heard() -> None:
-    """Where the tests run in the background of a shell it is ignored, and what they start would inherit that."""
+def ctrl_c_is_enabled() -> None:
+    """In the background of a shell Ctrl-C is ignored, and the processes that tests start would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -89,7 +123,7 @@ def documents() -> list[str]:
 
 @pytest.fixture(scope="session")
 def dataset_folder(documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished data folder, made by the real script. Tests read it and never write into it."""
+    """A finished data folder, made by the real script. Tests only read it."""
     folder = tmp_path_factory.mktemp("data")
     source = write_jsonl(folder / "documents.jsonl", documents)
     result = run_script(
@@ -101,13 +135,13 @@ def dataset_folder(documents: list[str], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def checkpoints(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A pretrained and a tuned checkpoint of a small model that was never trained: it writes at once, and nonsense."""
+    """A pretrained and a tuned checkpoint of a small model with random weights: it generates nonsense, immediately."""
     import torch
 
-    from checkpoint import save_checkpoint
     from config import ModelConfig
+    from formats.checkpoint import save_checkpoint
     from model import GPT
-    from tokenizer import Tokenizer
+    from tokens.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     model = GPT(ModelConfig(n_layer=2, n_head=2, n_embed=32, block_size=512, vocab_size=400))
@@ -123,7 +157,7 @@ def checkpoints(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
             model=model,
             train_config={},
             stage=stage,
-            identity={},
+            must_match={},
             tokenizer=Tokenizer.load(dataset_folder),
             order="backward",
             step=1,

@@ -1,4 +1,4 @@
-"""Flags: what is impossible is refused before any work, and names the flag."""
+"""The numbers of every run: the published defaults, impossible values that are refused, and help for every flag."""
 
 import dataclasses
 import json
@@ -6,21 +6,34 @@ import re
 
 import pytest
 
-from config import FinetuneConfig, ModelConfig, TrainConfig
-from errors import UserError
-from flags import describe, differences, read_flags
-from presets import FINETUNE_PRESETS, INSTRUCT_PRESETS, PREPROCESS_PRESETS, TRAIN_PRESETS
+from config import BenchmarkConfig, EvaluateConfig, FinetuneConfig, InstructConfig, ModelConfig, SampleInstructConfig, TrainConfig
+from presets import (
+    BENCHMARK_PRESETS,
+    EVALUATE_PRESETS,
+    FINETUNE_PRESETS,
+    INSTRUCT_PRESETS,
+    PREPROCESS_PRESETS,
+    SAMPLE_INSTRUCT_PRESETS,
+    SAMPLE_PRESETS,
+    TRAIN_PRESETS,
+)
+from system.command_line import Checked, read_flags
+from system.errors import UserError
+
+ALL_PRESETS: list[dict[str, Checked]] = [
+    dict(PREPROCESS_PRESETS),
+    dict(TRAIN_PRESETS),
+    dict(INSTRUCT_PRESETS),
+    dict(FINETUNE_PRESETS),
+    dict(SAMPLE_PRESETS),
+    dict(SAMPLE_INSTRUCT_PRESETS),
+    dict(EVALUATE_PRESETS),
+    dict(BENCHMARK_PRESETS),
+]
 
 
 def train_flags(*arguments: str) -> TrainConfig:
     return read_flags(TRAIN_PRESETS, "Train.", list(arguments))
-
-
-def test_a_preset_comes_first_and_flags_change_it() -> None:
-    assert train_flags() == TRAIN_PRESETS["xcoax"]
-    config = train_flags("tinystories", "--max-steps", "7", "--n-layer", "3")
-    assert (config.max_steps, config.model.n_layer) == (7, 3)
-    assert config.model.n_embed == TRAIN_PRESETS["tinystories"].model.n_embed
 
 
 def test_the_published_run_is_the_default() -> None:
@@ -34,27 +47,34 @@ def test_the_published_run_is_the_default() -> None:
     assert (preprocess.dataset, preprocess.subset) == ("HuggingFaceFW/fineweb", "sample-100BT")
 
 
+def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> None:
+    for presets in ALL_PRESETS:
+        assert list(presets) == ["xcoax", "tinystories", "demo"]
+        for config in presets.values():
+            config.check()
+
+
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    "flags",
     [
-        ("--n-head 7", "--n-head 7"),
-        ("--n-embed 0", "--n-embed 0"),
-        ("--batch-size 0", "--batch-size 0"),
-        ("--grad-accum -1", "--grad-accum -1"),
-        ("--lr -1", "--lr -1"),
-        ("--lr nan", "--lr nan"),
-        ("--lr inf", "--lr inf"),
-        ("--min-lr-share 2", "--min-lr-share 2"),
-        ("--dropout 1", "--dropout 1"),
-        ("--beta2 1", "--beta2 1"),
-        ("--weight-decay nan", "--weight-decay nan"),
-        ("--max-steps 0", "--max-steps 0"),
-        ("--seed -1", "--seed -1"),
-        ("--seed 99999999999999999999", "--seed 99999999999999999999"),
+        "--n-head 7",
+        "--n-embed 0",
+        "--batch-size 0",
+        "--grad-accum -1",
+        "--lr -1",
+        "--lr nan",
+        "--lr inf",
+        "--min-lr-share 2",
+        "--dropout 1",
+        "--beta2 1",
+        "--weight-decay nan",
+        "--max-steps 0",
+        "--seed -1",
+        "--seed 99999999999999999999",
     ],
 )
-def test_impossible_training_is_refused(flags: str, named: str) -> None:
-    with pytest.raises(UserError, match=named) as caught:
+def test_impossible_training_is_refused(flags: str) -> None:
+    with pytest.raises(UserError, match=flags) as caught:
         train_flags(*flags.split())
     assert caught.value.exit_code == 2
 
@@ -66,34 +86,39 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_an_unknown_preset_gives_the_nearest() -> None:
-    with pytest.raises(UserError, match="Perhaps you meant 'tinystories'") as caught:
-        train_flags("tinystory")
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (InstructConfig(block_size=31), "--block-size 31: 32 or more"),
+        (FinetuneConfig(epochs=0), "--epochs 0: above 0"),
+        (SampleInstructConfig(temperature=-1), "--temperature -1: 0 or more"),
+        (SampleInstructConfig(top_p=0), "--top-p 0: above 0, up to 1"),
+        (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),
+        (SampleInstructConfig(response="x", input="y"), "--response and --input: use only one of them"),
+        (SampleInstructConfig(input="x"), "--output needs --input or --score, and they need --output"),
+        (EvaluateConfig(candidates=(10, 0)), "--candidates 10 0: one or more numbers above 0"),
+        (EvaluateConfig(pairs="x", pairs_dir="y"), "--pairs and --pairs-dir: use only one of them"),
+        (BenchmarkConfig(tokens=1), "--tokens 1: 2 or more"),
+        (BenchmarkConfig(prompt_tokens=1000), "more than --block-size 1024 together"),
+    ],
+)
+def test_impossible_values_of_other_scripts_are_refused(config: Checked, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        config.check()
     assert caught.value.exit_code == 2
 
 
-def test_an_unknown_flag_gives_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("presets", ALL_PRESETS, ids=lambda presets: type(presets["xcoax"]).__name__)
+def test_every_flag_has_help(presets: dict[str, Checked], capsys: pytest.CaptureFixture[str]) -> None:
+    config = presets["xcoax"]
     with pytest.raises(SystemExit) as caught:
-        train_flags("--n-layers", "4")
-    assert caught.value.code == 2
-    assert "--n-layer" in capsys.readouterr().err
-
-
-def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for config, ask in (
-        (PREPROCESS_PRESETS["xcoax"], lambda: read_flags(PREPROCESS_PRESETS, "What it does.", ["--help"])),
-        (INSTRUCT_PRESETS["xcoax"], lambda: read_flags(INSTRUCT_PRESETS, "What it does.", ["--help"])),
-        (FINETUNE_PRESETS["xcoax"], lambda: read_flags(FINETUNE_PRESETS, "What it does.", ["--help"])),
-        (TRAIN_PRESETS["xcoax"], lambda: read_flags(TRAIN_PRESETS, "What it does.", ["--help"])),
-    ):
-        with pytest.raises(SystemExit) as caught:
-            ask()
-        assert caught.value.code == 0
-        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        for field in dataclasses.fields(config):
-            if field.name != "model" and (field.name, type(config)) != ("max_steps", FinetuneConfig):  # epochs decide
-                assert f"--{field.name.replace('_', '-')}" in re.split("[ ,]", text)
-    assert "Transformer blocks. (default: 12)" in text
+        read_flags(presets, "What it does.", ["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # all are dataclasses
+        if field.name != "model" and (field.name, type(config)) != ("max_steps", FinetuneConfig):  # computed from the epochs
+            assert f"--{field.name.replace('_', '-')}" in re.split("[ ,]", text)
+    assert ("Transformer blocks. (default: 12)" in text) == isinstance(config, TrainConfig | BenchmarkConfig)
 
 
 def test_a_configuration_survives_json() -> None:
@@ -101,14 +126,3 @@ def test_a_configuration_survives_json() -> None:
     saved = json.loads(json.dumps(dataclasses.asdict(config)))
     assert ModelConfig(**saved.pop("model")) == config.model == ModelConfig(n_layer=5, qk_norm=False)
     assert dataclasses.replace(TrainConfig(**saved), model=config.model) == config
-
-
-def test_differences_are_put_into_words() -> None:
-    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": "x"}) == ["b was 2, now 3", "c was None, now 'x'"]
-
-
-def test_the_resolved_configuration_is_readable() -> None:
-    text = describe(train_flags("--n-layer", "5"), "a fact")
-    assert "n_layer=5" in text
-    assert text.endswith("  a fact")
-    assert max(map(len, text.splitlines())) <= 120

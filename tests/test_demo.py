@@ -1,10 +1,9 @@
-"""The demo from end to end, as `make demo` runs it. Its validation loss is a golden number."""
+"""The whole demo, as `make demo` runs it. Its validation loss is a golden number."""
 
 import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +14,26 @@ import pexpect
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
-from evaluation import measure_loss
-from lighter import lighten
-from metrics import read_metrics
+from formats.batches import Windows
+from formats.checkpoint import load_checkpoint
+from formats.shards import open_dataset
 from model import GPT
-from shards import Windows, open_dataset
-from tests.conftest import ROOT
-from text import reverse_words
-from tokenizer import SPECIAL_TOKENS, Tokenizer
-from world import PUBLISHED
+from preprocessing.toy_world import PUBLISHED
+from sampling.inference_weights import prepare_for_inference
+from tests.conftest import copy_project
+from tokens.reversal import reverse_words
+from tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
+from training.loss import measure_loss
+from training.metrics import read_metrics
 
-# After 400 steps on two cores of an AMD EPYC in bfloat16. Other processors, types and thread counts end within the tolerance.
+pytestmark = pytest.mark.long
+
+# After 400 steps on two cores of an AMD EPYC in bfloat16. Other processors, dtypes and thread counts end within the tolerance.
 GOLDEN_VAL_LOSS = 0.332
 
 
 def texts_of(folder: Path) -> set[str]:
-    """Every text that training or validation reads in a data folder, as a person reads it."""
+    """Every text in the shards of a data folder, in the order of a reader."""
     tokenizer = Tokenizer.load(folder)
     special = [tokenizer.special_id(token) for token in SPECIAL_TOKENS]
     texts = set()
@@ -42,30 +44,24 @@ def texts_of(folder: Path) -> set[str]:
     return texts
 
 
-def copy_project(folder: Path) -> Path:
-    for file in ROOT.glob("*.py"):
-        shutil.copy(file, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A copy of the project in which the demo has run, and what it printed."""
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of the project in which the demo has run, and its output."""
     folder = copy_project(tmp_path_factory.mktemp("demo"))
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # this one is worth all cores
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # the demo may use all cores
     result = subprocess.run([sys.executable, "demo_xcoax.py"], cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return folder, result.stdout
 
 
-def test_who_watches_ends_at_the_prompt(walked: tuple[Path, str], tmp_path: Path) -> None:
+def test_on_a_terminal_the_demo_ends_at_a_prompt(finished_demo: tuple[Path, str], tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
     child: pexpect.spawn[str] = pexpect.spawn(
-        sys.executable, ["demo_xcoax.py"], cwd=walked[0], env=environment, encoding="utf-8", timeout=120, dimensions=(40, 100)
+        sys.executable, ["demo_xcoax.py"], cwd=finished_demo[0], env=environment, encoding="utf-8", timeout=120, dimensions=(40, 100)
     )
     child.expect_exact("response> ")
     child.sendintr()
-    child.expect_exact("Ctrl-D leaves")
+    child.expect_exact("Press Ctrl-D to leave")
     child.expect_exact("response> ")
     child.sendline("The cat is sleeping.")
     child.expect_exact("What is the cat doing?")
@@ -75,11 +71,11 @@ def test_who_watches_ends_at_the_prompt(walked: tuple[Path, str], tmp_path: Path
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
-    assert "response> " not in walked[1]  # and nobody else does
+    assert "response> " not in finished_demo[1]  # only on a terminal
 
 
-def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
-    folder, printed = walked
+def test_the_demo_generates_stories_and_instructions(finished_demo: tuple[Path, str]) -> None:
+    folder, printed = finished_demo
     assert printed.count("This is a toy world") == 2
     stories = printed.split("[4/7]")[1].split("[5/7]")[0].split("\n  ending: ")[1:]
     assert len(stories) == 3
@@ -87,7 +83,7 @@ def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
         ending, *lines = story.splitlines()
         text = " ".join(line.removeprefix("    | ") for line in lines if line.startswith("    |"))
         assert text.endswith(ending)
-        assert len(text) > len(ending) + 40  # something led there
+        assert len(text) > len(ending) + 40  # there is text before the ending
     best = load_checkpoint(folder / "out" / "demo" / "best_checkpoint.pt")
     assert abs(best.val_loss - GOLDEN_VAL_LOSS) < 0.02
     assert [row["step"] for row in read_metrics(folder / "out" / "demo") if "val_loss" in row] == [0, 200, 400]
@@ -103,23 +99,24 @@ def test_the_demo_walks_the_whole_road(walked: tuple[Path, str]) -> None:
     assert float(share) == pytest.approx(100 * int(right) / int(count), abs=0.06)
     assert float(share) >= 90
     tuned = [row for row in read_metrics(folder / "out" / "demo-instruct") if "val_loss" in row]
-    assert tuned[-1]["bits_per_byte"] < 0.1 < tuned[0]["bits_per_byte"]  # 0.016 when this was written
+    assert tuned[-1]["bits_per_byte"] < 0.1 < tuned[0]["bits_per_byte"]  # measured: 0.016
     assert tuned[-1]["bits_per_byte_responses_shuffled"] > 1
-    learnt = {text for name in ("demo", "demo-instruct") for text in texts_of(folder / "data" / name)}
+    trained_on = {text for name in ("demo", "demo-instruct") for text in texts_of(folder / "data" / name)}
     for line in held_out:
         pair = json.loads(line)
         for text in (pair["output"], f"{pair['instruction']} {pair['input']}".strip()):
-            assert not any(text in read for read in learnt), text  # neither in a story nor in a pair
+            assert not any(text in other for other in trained_on), text  # in no story and in no pair
 
 
-def card_of(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+def read_report(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """The tables of a report card: section, row, column, value."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return {section["title"].partition(":")[0]: section["rows"] for section in report["sections"]}
 
 
-def test_the_report_card_says_what_the_demo_shows(walked: tuple[Path, str]) -> None:
-    folder, printed = walked
-    card = card_of(folder / "out" / "demo-instruct")
+def test_the_report_card_agrees_with_the_output_of_the_demo(finished_demo: tuple[Path, str]) -> None:
+    folder, printed = finished_demo
+    card = read_report(folder / "out" / "demo-instruct")
     assert "[7/7] its report card" in printed
     assert card["Language"]["pretrained, backward"]["bits per byte"]["value"] < 0.2
     bits = card["Instructions, given a response"]
@@ -128,14 +125,14 @@ def test_the_report_card_says_what_the_demo_shows(walked: tuple[Path, str]) -> N
     assert card["Filtering"]["log P(instruction | response)"]["area under the ROC curve"]["value"] > 0.9
     written = card["Writing"]["the model"]
     share = re.search(r"word for word: ([\d.]+)%", printed)
-    assert share and 100 * written["exact"]["value"] == pytest.approx(float(share[1]), abs=0.6)  # batches differ
+    assert share and 100 * written["exact"]["value"] == pytest.approx(float(share[1]), abs=0.6)  # other batch sizes, other rounding
     assert written["ends by itself"]["value"] == 1
     for name, cells in card["Writing"].items():
         assert name == "the model" or cells["chrF"]["high"] < written["chrF"]["low"]
 
 
-def test_shuffled_pairs_bring_the_card_to_chance(walked: tuple[Path, str], tmp_path: Path) -> None:
-    folder, _ = walked
+def test_with_shuffled_pairs_the_report_card_is_at_chance(finished_demo: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished_demo
     lines = (folder / "data" / "demo-world" / "pairs_held_out.jsonl").read_text(encoding="utf-8").splitlines()
     pairs = [json.loads(line) for line in lines]
     outputs = [pair["output"] for pair in pairs]
@@ -145,34 +142,34 @@ def test_shuffled_pairs_bring_the_card_to_chance(walked: tuple[Path, str], tmp_p
     flags = ["demo", "--pairs", tmp_path / "shuffled.jsonl", "--candidates", "10", "--ranked-pairs", "376", "--out-dir", tmp_path]
     result = subprocess.run([sys.executable, "evaluate_xcoax.py", *map(str, flags)], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    card = card_of(tmp_path)
-    for way in ("log P(instruction | response)", "log P(instruction | response) - log P(instruction)", "BM25 word overlap"):
-        # Five standard errors about one in eleven; with the true pairs it is nearly always the first.
-        assert card["Ranking"][f"10 others: {way}"]["recall@1"]["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / 376) ** 0.5)
-        area = card["Filtering"][way]["area under the ROC curve"]
+    card = read_report(tmp_path)
+    for score in ("log P(instruction | response)", "log P(instruction | response) - log P(instruction)", "BM25 word overlap"):
+        # One in eleven, within five standard errors; with the true pairs it is nearly always 1.
+        assert card["Ranking"][f"10 others: {score}"]["recall@1"]["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / 376) ** 0.5)
+        area = card["Filtering"][score]["area under the ROC curve"]
         assert area["value"] == pytest.approx(0.5, abs=0.15)
     assert card["Instructions, given a response"]["another pair's response, minus its own"]["bits per byte"]["low"] < 0.1
 
 
-def test_fewer_bits_cost_next_to_nothing(walked: tuple[Path, str]) -> None:
-    """Bits per byte on held-out stories, with matrices in bfloat16 and in int8 instead of float32."""
-    folder, _ = walked
+def test_inference_weights_in_fewer_bits_predict_nearly_as_well(finished_demo: tuple[Path, str]) -> None:
+    """Bits per byte on held-out stories, with bfloat16 and with int8 weights instead of float32."""
+    folder, _ = finished_demo
     dataset = open_dataset(folder / "data" / "demo")
     checkpoint = load_checkpoint(folder / "out" / "demo" / "best_checkpoint.pt")
     windows = Windows(dataset.stream("val"), 128, checkpoint.tokenizer.end_of_text)
-    rows = [windows.read(range(start, min(start + 32, len(windows)))) for start in range(0, len(windows), 32)]
+    batches = [windows.read(range(start, min(start + 32, len(windows)))) for start in range(0, len(windows), 32)]
 
     def bits(model: GPT) -> float:
-        return measure_loss(model, rows, checkpoint.tokenizer.bytes_per_id, torch.float32).bits_per_byte
+        return measure_loss(model, batches, checkpoint.tokenizer.bytes_per_id, torch.float32).bits_per_byte
 
     exact = bits(checkpoint.make_model(torch.device("cpu")))
     for int8 in (False, True):
-        rise = bits(lighten(checkpoint.make_model(torch.device("cpu")), torch.bfloat16, int8)) - exact
+        rise = bits(prepare_for_inference(checkpoint.make_model(torch.device("cpu")), torch.bfloat16, int8)) - exact
         print(f"{'int8' if int8 else 'bfloat16'}: {rise:+.5f} bits per byte on {exact:.4f}")
         assert abs(rise) < 0.01
 
 
-def test_a_signal_to_the_demo_lets_the_stage_save(tmp_path: Path) -> None:
+def test_a_signal_to_the_demo_lets_its_stage_save(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "demo_xcoax.py"],
         cwd=copy_project(tmp_path),

@@ -1,4 +1,4 @@
-"""The GPT knows order, keeps to the past, counts its loss exactly, and is Qwen3 or Llama to the last digit that matters."""
+"""The GPT: positions, causality, the loss, dropout, and logits equal to those of Qwen3 and Llama in transformers."""
 
 import dataclasses
 import math
@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from config import IGNORE, ModelConfig
-from model import GPT, NORM_EPSILON, Block
+from config import IGNORE_INDEX, ModelConfig
+from formats.batches import PADDING
+from model import GPT, NORM_EPSILON, Block, segment_positions_and_mask
 
 TINY = ModelConfig(n_layer=2, n_head=4, n_embed=32, block_size=16, vocab_size=50)  # 64 embedding rows, 14 of them padding
+GOLDEN_LOSS = 3.9168
 
 
-def lively(config: ModelConfig = TINY, seed: int = 0) -> GPT:
-    """A model as training might leave it: nothing in it is 0 or 1, so that no weight's effect is invisible."""
+def random_model(config: ModelConfig = TINY, seed: int = 0) -> GPT:
+    """A model as training might leave it: no weight is 0 or 1, so every weight has an effect."""
     torch.manual_seed(seed)
     model = GPT(config)
     with torch.no_grad():
@@ -24,8 +26,8 @@ def lively(config: ModelConfig = TINY, seed: int = 0) -> GPT:
     return model.eval()
 
 
-def some_ids(rows: int = 2, length: int = 16, seed: int = 1) -> Tensor:
-    return torch.randint(TINY.vocab_size, (rows, length), generator=torch.Generator().manual_seed(seed))
+def some_ids(count: int = 2, length: int = 16, seed: int = 1) -> Tensor:
+    return torch.randint(TINY.vocab_size, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
 def loss_and_gradients(model: GPT, ids: Tensor, targets: Tensor) -> tuple[float, dict[str, Tensor]]:
@@ -35,27 +37,40 @@ def loss_and_gradients(model: GPT, ids: Tensor, targets: Tensor) -> tuple[float,
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def test_order_of_the_context_matters() -> None:
-    """With one block, attention without positions sees a bag of words: only rotary positions can tell these two apart."""
-    model = lively(dataclasses.replace(TINY, n_layer=1))
+def test_the_order_of_the_context_matters() -> None:
+    """In a single block attention has no notion of order without rotary positions."""
+    model = random_model(dataclasses.replace(TINY, n_layer=1))
     ids = some_ids(1)
     reordered = torch.cat((ids[:, :-1].flip(1), ids[:, -1:]), dim=1)
     assert (model(ids)[:, -1] - model(reordered)[:, -1]).abs().max() > 0.01
 
 
-def test_no_token_sees_the_future() -> None:
-    model, ids = lively(), some_ids()
+def test_no_token_attends_to_a_later_one() -> None:
+    model, ids = random_model(), some_ids()
     changed = ids.clone()
     changed[:, 9] = (changed[:, 9] + 1) % TINY.vocab_size
     before, after = model(ids), model(changed)
     torch.testing.assert_close(before[:, :9], after[:, :9], atol=1e-6, rtol=0)
-    assert (before[:, 9:] - after[:, 9:]).abs().amax(dim=(0, 2)).min() > 1e-3  # and every later one sees the change
+    assert (before[:, 9:] - after[:, 9:]).abs().amax(dim=(0, 2)).min() > 1e-3  # every later token sees the change
+
+
+def test_positions_restart_and_attention_stays_inside_each_segment() -> None:
+    positions, mask = segment_positions_and_mask(torch.tensor([[0, 0, 1, 1, 1, PADDING]]))
+    assert positions.tolist() == [[0, 1, 0, 1, 2, 0]]
+    assert mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
 
 
 @pytest.mark.parametrize("n_embed", [32, 256, 1024])
 @pytest.mark.parametrize("tie_embeddings", [True, False])
-def test_loss_at_the_start_is_that_of_a_guess(n_embed: int, tie_embeddings: bool) -> None:
-    """Tied embeddings of a wide model must not make it bet on repeating the token it reads."""
+def test_the_initial_loss_is_that_of_a_uniform_guess(n_embed: int, tie_embeddings: bool) -> None:
+    """With tied embeddings a wide model must not predict that the current token is repeated."""
     torch.manual_seed(0)
     config = ModelConfig(n_layer=1, n_head=4, n_embed=n_embed, block_size=64, vocab_size=2000, tie_embeddings=tie_embeddings)
     ids = torch.randint(config.vocab_size, (4, 65))
@@ -64,8 +79,8 @@ def test_loss_at_the_start_is_that_of_a_guess(n_embed: int, tie_embeddings: bool
 
 
 @pytest.mark.parametrize("tie_embeddings", [True, False])
-def test_padding_rows_are_never_chosen(tie_embeddings: bool) -> None:
-    model, ids = lively(dataclasses.replace(TINY, tie_embeddings=tie_embeddings)), some_ids()
+def test_padding_rows_of_the_embedding_do_not_change_logits_or_loss(tie_embeddings: bool) -> None:
+    model, ids = random_model(dataclasses.replace(TINY, tie_embeddings=tie_embeddings)), some_ids()
     before, loss = model(ids), model(ids, ids)
     assert before.shape == (2, 16, TINY.vocab_size)
     with torch.no_grad():
@@ -76,19 +91,19 @@ def test_padding_rows_are_never_chosen(tie_embeddings: bool) -> None:
 
 
 def test_ignored_targets_are_not_counted() -> None:
-    model, ids = lively(), some_ids()
+    model, ids = random_model(), some_ids()
     targets = some_ids(seed=2)
     by_hand = -model(ids).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     torch.testing.assert_close(model(ids, targets), by_hand.sum())
-    targets[0, :5] = IGNORE
+    targets[0, :5] = IGNORE_INDEX
     torch.testing.assert_close(model(ids, targets), by_hand.sum() - by_hand[0, :5].sum())
-    assert model(ids, torch.full_like(targets, IGNORE)).item() == 0
+    assert model(ids, torch.full_like(targets, IGNORE_INDEX)).item() == 0
 
 
-def test_micro_batches_add_up_to_the_whole() -> None:
-    """Also where they hold different numbers of targets, which a mean of means gets wrong."""
-    model, ids, targets = lively(), some_ids(4), some_ids(4, seed=2)
-    targets[0, 3:] = IGNORE
+def test_micro_batches_add_up_to_the_whole_batch() -> None:
+    """Also if their numbers of targets differ, where a mean of means would be wrong."""
+    model, ids, targets = random_model(), some_ids(4), some_ids(4, seed=2)
+    targets[0, 3:] = IGNORE_INDEX
     whole, whole_gradients = loss_and_gradients(model, ids, targets)
     model.zero_grad()
     parts = 0.0
@@ -102,8 +117,8 @@ def test_micro_batches_add_up_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_checkpointed_activations_change_nothing(dropout: float) -> None:
-    model, ids, targets = lively(dataclasses.replace(TINY, dropout=dropout)).train(), some_ids(), some_ids(seed=2)
+def test_recomputing_activations_changes_nothing(dropout: float) -> None:
+    model, ids, targets = random_model(dataclasses.replace(TINY, dropout=dropout)).train(), some_ids(), some_ids(seed=2)
     block_runs = []
     model.blocks[0].register_forward_pre_hook(lambda *_: block_runs.append(1))
     torch.manual_seed(3)
@@ -111,17 +126,17 @@ def test_checkpointed_activations_change_nothing(dropout: float) -> None:
     model.checkpoint_activations = True
     torch.manual_seed(3)
     again, gradients_again = loss_and_gradients(model, ids, targets)
-    assert len(block_runs) == 1 + 2  # the second time really was computed twice
+    assert len(block_runs) == 1 + 2  # once, then twice with recomputation
     assert again == loss
     torch.testing.assert_close(gradients_again, gradients, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("place", ["attention weights", "attention branch", "mlp branch"])
-def test_dropout_in_each_place_and_only_in_training(place: str) -> None:
-    model, ids = lively(dataclasses.replace(TINY, n_layer=1, dropout=0.5)), some_ids()
+def test_dropout_acts_in_each_place_and_only_in_training(place: str) -> None:
+    model, ids = random_model(dataclasses.replace(TINY, n_layer=1, dropout=0.5)), some_ids()
     block = model.blocks[0]
     assert isinstance(block, Block)
-    with torch.no_grad():  # silence the other branch, and what else drops in this one
+    with torch.no_grad():  # turn off the other branch, and the other dropout of this one
         (block.attention.output if place == "mlp branch" else block.mlp.down).weight.zero_()
     if place == "attention weights":
         block.dropout.p = 0.0
@@ -132,7 +147,7 @@ def test_dropout_in_each_place_and_only_in_training(place: str) -> None:
     assert (model(ids) - model(ids)).abs().max() > 0.1
 
 
-# Our names and those of transformers, which Qwen3 and Llama share.
+# Our names, and those that Qwen3 and Llama have in transformers.
 THEIR_NAMES = {
     "embedding.": "model.embed_tokens.",
     "blocks.": "model.layers.",
@@ -164,7 +179,7 @@ def their_name(name: str) -> str:
 def test_logits_equal_those_of_transformers(qk_norm: bool, tie_embeddings: bool) -> None:
     transformers: Any = pytest.importorskip("transformers")
     config = dataclasses.replace(TINY, qk_norm=qk_norm, tie_embeddings=tie_embeddings, rope_theta=500.0)
-    model, ids = lively(config), some_ids()
+    model, ids = random_model(config), some_ids()
     settings = {
         "vocab_size": config.padded_vocab_size,
         "hidden_size": config.n_embed,
@@ -190,7 +205,7 @@ def test_logits_equal_those_of_transformers(qk_norm: bool, tie_embeddings: bool)
         torch.testing.assert_close(model(ids), expected, atol=1e-4, rtol=0)
 
 
-def test_size_of_the_published_model() -> None:
+def test_the_size_of_the_published_model() -> None:
     with torch.device("meta"):
         model = GPT(ModelConfig())
     per_block = 4 * 1024 * 1024 + 3 * 1024 * 2752
@@ -199,19 +214,19 @@ def test_size_of_the_published_model() -> None:
     assert model.flops_per_token() == 6 * matrices + 12 * 12 * 1024 * 1024 / 2
     with torch.device("meta"):
         untied = GPT(ModelConfig(tie_embeddings=False))
-    assert untied.flops_per_token() == model.flops_per_token()  # reading an embedding multiplies nothing
+    assert untied.flops_per_token() == model.flops_per_token()  # looking up an embedding multiplies nothing
 
 
-def test_weights_can_be_laid_into_a_model_on_meta() -> None:
-    """As a checkpoint is loaded: the rotary tables, which no state dict holds, must be there."""
-    model, ids = lively(), some_ids()
+def test_weights_can_be_assigned_to_a_model_on_meta() -> None:
+    """This is how a checkpoint is loaded: the rotary tables, which are not in a state dict, must have values."""
+    model, ids = random_model(), some_ids()
     with torch.device("meta"):
         empty = GPT(TINY)
     empty.load_state_dict(model.state_dict(), assign=True)
     torch.testing.assert_close(empty(ids), model(ids), atol=0, rtol=0)
 
 
-def test_the_seed_decides_the_weights() -> None:
+def test_the_seed_determines_the_weights() -> None:
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -222,26 +237,26 @@ def test_the_seed_decides_the_weights() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_and_loss_are_float32_under_autocast(dtype: torch.dtype) -> None:
-    model, ids = lively(), some_ids()
+    model, ids = random_model(), some_ids()
     exact, exact_loss = model(ids), model(ids, ids)
     with torch.autocast("cpu", dtype):
-        assert model.get_submodule("blocks.0.attention.query")(torch.ones(1, TINY.n_embed)).dtype == dtype  # it really computes in it
+        assert model.get_submodule("blocks.0.attention.query")(torch.ones(1, TINY.n_embed)).dtype == dtype  # the products are in this dtype
         logits, loss = model(ids), model(ids, ids)
     assert logits.dtype == loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact_loss.item(), rel=0.02)
     torch.testing.assert_close(logits, exact, atol=0.2, rtol=0)
 
 
-def test_weights_in_bfloat16_compute() -> None:
-    model, ids = lively(), some_ids()
+def test_weights_in_bfloat16_give_nearly_the_same_logits() -> None:
+    model, ids = random_model(), some_ids()
     exact = model(ids)
     logits = model.to(torch.bfloat16)(ids)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, exact, atol=0.3, rtol=0)
 
 
-def test_compiled_in_place_keeps_names_and_numbers() -> None:
-    model, ids = lively(), some_ids()
+def test_compiling_in_place_keeps_names_and_logits() -> None:
+    model, ids = random_model(), some_ids()
     names, logits = list(model.state_dict()), model(ids)
     model.compile(backend="aot_eager")  # traces as the default backend does, and needs no C++ compiler
     torch.testing.assert_close(model(ids), logits, atol=1e-5, rtol=0)
@@ -249,15 +264,12 @@ def test_compiled_in_place_keeps_names_and_numbers() -> None:
 
 
 def test_golden_loss() -> None:
-    """A change of this number is a change of the model: initialisation, positions, norms or loss."""
+    """Any change to the model changes this number: initialization, positions, norms, loss."""
     torch.manual_seed(0)
     model = GPT(TINY)
     with torch.no_grad():
         for parameter in model.parameters():
-            if not parameter.any():  # the output matrices, which start at zero and would hide the blocks
+            if not parameter.any():  # the output matrices start at zero, which would hide the blocks
                 parameter.normal_(std=0.1)
     ids = torch.arange(17)[None] * 7 % TINY.vocab_size
     assert model(ids[:, :-1], ids[:, 1:]).item() / 16 == pytest.approx(GOLDEN_LOSS, abs=1e-3)
-
-
-GOLDEN_LOSS = 3.9168

@@ -1,0 +1,41 @@
+"""A model under evaluation: its checkpoint, loaded and ready to score."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from config import EvaluateConfig, Stage
+from formats.checkpoint import Checkpoint, load_checkpoint
+from sampling.inference_weights import prepare_for_inference
+from sampling.scoring import Scorer
+from system.device import choose_dtype
+
+
+class EvaluatedModel(NamedTuple):
+    """A model under evaluation."""
+
+    name: str  # in the report
+    checkpoint: Checkpoint
+    scorer: Scorer
+
+    @property
+    def block_size(self) -> int:
+        """The context length."""
+        return self.checkpoint.model_config.block_size
+
+
+def load_models(config: EvaluateConfig, device: torch.device) -> list[EvaluatedModel]:
+    """The model to evaluate and, if one is named, the model to compare it with."""
+    models = [_load(config.model_path, "tuning", config, device)]
+    if config.against:
+        other = _load(config.against, "pretraining", config, device)
+        models.append(other._replace(name=f"against: {other.name}") if other.name == models[0].name else other)
+    return models
+
+
+def _load(path: str, stage: Stage, config: EvaluateConfig, device: torch.device) -> EvaluatedModel:
+    checkpoint = load_checkpoint(Path(path), stage)
+    model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), choose_dtype(config.dtype, device), int8=False).to(device)
+    name = f"{'tuned' if checkpoint.stage == 'tuning' else 'pretrained'}, {checkpoint.order}"
+    return EvaluatedModel(name, checkpoint, Scorer(model, config.batch_size))

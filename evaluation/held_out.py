@@ -1,0 +1,214 @@
+"""Held-out data: the documents and pairs that a model is evaluated on, from data folders and files."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from config import Content, EvaluateConfig, PreprocessConfig, Stage
+from formats.batches import evenly_spaced
+from formats.checkpoint import Checkpoint, load_checkpoint
+from formats.documents import Documents
+from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response, pair_fields, pair_from_row
+from formats.shards import SPLITS, Dataset, Split, open_dataset
+from formats.tolerant_rows import read_rows_or_errors
+from formats.utf8 import decode_utf8
+from preprocessing.sources import Position, open_documents
+from system.errors import BAD_FLAGS, UserError
+from tokens.prompt_format import PromptFormat
+from tokens.reversal import reorder
+from tokens.tokenizer import Tokenizer
+from training.examples import Example, Examples
+
+MAX_TRAINING_PAIRS = 100_000  # read for comparison, evenly spaced
+MIN_POOL_LIMIT = 2_000  # pairs whose instructions can be drawn as false candidates; more if the flags ask for more
+
+
+class NotMeasured(Exception):
+    """The reason why a section is left out."""
+
+
+class HeldOutTexts(NamedTuple):
+    """Texts to evaluate, in the order of a reader."""
+
+    name: str
+    texts: list[str]
+    notes: list[str]
+
+
+class HeldOutPair(NamedTuple):
+    """A pair as text and as token ids of a model."""
+
+    pair: Pair
+    example: Example
+
+    @property
+    def instruction(self) -> str:
+        """The text of the instruction."""
+        return self.pair.instruction
+
+    @property
+    def response(self) -> str:
+        """The text of the whole response; in the example it may be cut."""
+        return self.pair.response
+
+    @property
+    def instruction_ids(self) -> tuple[int, ...]:
+        """The ids of the instruction and its end token."""
+        return tuple(self.example.ids[self.example.prompt_length :].tolist())
+
+
+class HeldOutPairs(NamedTuple):
+    """Everything that a tuned model is evaluated on."""
+
+    evaluated: list[HeldOutPair]
+    pool: list[HeldOutPair]  # whose instructions can be drawn as false candidates; includes the evaluated ones
+    training: list[Pair]  # for guesses that need no model
+    notes: list[str]
+
+
+def read_held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> HeldOutTexts:
+    """The validation documents of the data folder in the flags, or of the one that the first checkpoint was pretrained on."""
+    dataset = _open(config.data_dir, checkpoints[0], "pretraining")
+    tokenizer = Tokenizer.load(dataset.folder)
+    documents = Documents(dataset, "val", tokenizer.end_of_text)
+    chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
+    texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
+    notes = [f"{len(chosen):,} of the {len(documents):,} held-out documents of {dataset.folder}."]
+    for checkpoint in checkpoints:
+        if doubt := _doubt(checkpoint, dataset):
+            notes.append(f"{checkpoint.path}: {doubt}, so these documents may have been in its training data.")
+    return HeldOutTexts("held-out documents", texts, notes)
+
+
+def read_texts(inputs: tuple[str, ...]) -> HeldOutTexts:
+    """The documents of files."""
+    documents: list[list[bytes]] = []
+    try:
+        # The reader cuts long documents into parts; here they are joined again.
+        for parts, _ in open_documents(PreprocessConfig(input=inputs)).read(Position(0, 0)):
+            for part in parts:
+                if not (part.continues and documents):
+                    documents.append([])
+                documents[-1].append(part.text or b"")
+    except UserError as error:  # it names the flag of preprocessing
+        raise UserError(str(error).replace("--input", "--text").replace(". Choose one with --field", ""), error.exit_code) from error
+    texts = [text for parts in documents if (text := decode_utf8(b"".join(parts)))]
+    if not texts:
+        raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
+    lost = len(documents) - len(texts)
+    notes = [f"{len(texts):,} texts; {lost:,} more are empty or not valid UTF-8. They may have been in the training data of a model."]
+    return HeldOutTexts(inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""), texts, notes)
+
+
+def read_held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPairs:
+    """The pairs of a file, or the validation pairs of the data folder in the flags or of the one that the checkpoint was tuned on."""
+    if checkpoint.stage != "tuning":
+        raise NotMeasured(
+            f"{checkpoint.path} is pretrained but not tuned, so it cannot generate instructions. "
+            f"Tune it with: python finetune_xcoax.py --model-path {checkpoint.path}"
+        )
+    if config.pairs:
+        source, pairs = config.pairs, _read_pairs_of_file(config.pairs)
+    else:
+        dataset = _open(config.pairs_dir, checkpoint, "tuning")
+        source, pairs = f"{dataset.folder} (its meta.json counts what preprocessing skipped)", _read_pairs(dataset, "val")
+    pool, note = _make_pool(pairs, source, max(MIN_POOL_LIMIT, config.max_pairs, 2 * max(config.candidates)), checkpoint)
+    evaluated = [pool[index] for index in evenly_spaced(len(pool), config.max_pairs).tolist()]
+    training, training_notes = _read_training_pairs(checkpoint, evaluated)
+    return HeldOutPairs(evaluated, pool, training, [note, *training_notes])
+
+
+def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
+    """The data folder with this name, or without a name the one that the checkpoint was trained on in this stage."""
+    content: Content = "documents" if stage == "pretraining" else "pairs"
+    if folder:
+        return open_dataset(Path(folder), content)
+    settings = checkpoint.train_config
+    try:
+        if stage == "pretraining" and checkpoint.stage == "tuning":
+            settings = load_checkpoint(Path(settings["model_path"])).train_config
+        return open_dataset(Path(settings["data_dir"]), content)
+    except KeyError as error:
+        raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error
+    except UserError as error:
+        raise NotMeasured(str(error)) from error
+
+
+def _doubt(checkpoint: Checkpoint, dataset: Dataset) -> str:
+    """Why it is uncertain that the checkpoint was not trained on the held-out documents of a data folder."""
+    try:
+        if _sizes(_open("", checkpoint, "pretraining")) == _sizes(dataset):
+            return ""
+    except (NotMeasured, UserError) as error:
+        return f"cannot read the data folder that it was trained on ({error})"
+    return f"it was trained on a data folder with other documents than {dataset.folder}"
+
+
+def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
+    """Documents and bytes of text in each shard: equal for twins that differ only in word order."""
+    return [(shard.documents, shard.bytes) for split in SPLITS for shard in dataset.shards(split)]
+
+
+def _make_pool(pairs: list[Pair], source: str, limit: int, checkpoint: Checkpoint) -> tuple[list[HeldOutPair], str]:
+    """At most `limit` of the usable pairs, evenly spaced, and a note that counts the others."""
+    lost = Counter(f"left out: {pair.trouble}" for pair in pairs if pair.trouble)
+    pairs = [pair for pair in pairs if not pair.trouble]
+    prompt_format = PromptFormat(checkpoint.tokenizer, checkpoint.order)
+    pool: list[HeldOutPair] = []
+    for index in evenly_spaced(len(pairs), limit).tolist():
+        example, trouble = make_example(pairs[index], prompt_format, checkpoint.model_config.block_size)
+        if example:
+            pool.append(HeldOutPair(pairs[index], example))
+        if trouble:
+            lost[trouble] += 1
+    counts = ", ".join(f"{count:,} {trouble}" for trouble, count in sorted(lost.items())) or "none left out or cut"
+    if not pool:
+        raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
+    examined = len(pool) + sum(count for trouble, count in lost.items() if trouble.startswith("left out"))
+    return pool, f"{len(pool):,} of {examined:,} pairs can be used ({counts}), from {source}."
+
+
+def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tuple[Example | None, str]:
+    """A pair as a training example, and what was lost of it."""
+    instruction = prompt_format.encode(pair.instruction)
+    response = prompt_format.fit_beside(instruction, pair.response, block_size)
+    if response is None:
+        return None, "left out: instruction too long"
+    ids = prompt_format.example(response.ids, instruction).astype(np.int64)
+    return Example(ids, len(prompt_format.prompt(response.ids))), "responses cut" if response.is_cut else ""
+
+
+def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair]) -> tuple[list[Pair], list[str]]:
+    """Pairs that the checkpoint was tuned on, if they can be read, and notes on how many evaluated pairs are among them."""
+    try:
+        dataset = _open("", checkpoint, "tuning")
+        training = _read_pairs(dataset, "train", MAX_TRAINING_PAIRS)
+    except (NotMeasured, UserError) as error:
+        return [], [f"No training pairs to compare with, so the evaluated pairs may be among them: {error}"]
+    known = {_compared(pair) for pair in training}
+    seen = sum(_compared(one.pair) in known for one in evaluated)
+    notes = [f"{seen:,} of the evaluated pairs are among the {len(training):,} training pairs that were read."]
+    if dataset.fingerprint not in str(checkpoint.must_match.get("the pairs", "")):
+        notes.append(f"{dataset.folder} may have changed since the model was tuned on it.")
+    return training, notes
+
+
+def _compared(pair: Pair) -> tuple[str, str]:
+    """What makes two pairs the same. Responses are compared as the split of the data compares them: normalized, by their beginning."""
+    return pair.instruction, normalize_response(pair.response)[:COMPARED_CHARACTERS]
+
+
+def _read_pairs(dataset: Dataset, split: Split, limit: int | None = None) -> list[Pair]:
+    prompt_format = PromptFormat(Tokenizer.load(dataset.folder), dataset.order)
+    examples = Examples(dataset, split, prompt_format)
+    chosen = (examples[index] for index in evenly_spaced(len(examples), limit or len(examples)).tolist())
+    parts = ((example.ids[example.prompt_length :], example.ids[: example.prompt_length]) for example in chosen)
+    return [Pair(prompt_format.decode(instruction), prompt_format.decode(response)) for instruction, response in parts]
+
+
+def _read_pairs_of_file(path: str) -> list[Pair]:
+    rows = read_rows_or_errors(path, lambda fields: pair_fields(fields, path))
+    return [Pair("", "", row.partition(":")[0]) if isinstance(row, str) else pair_from_row(row) for row in rows]

@@ -1,0 +1,113 @@
+"""The report card of a model: reads everything that the flags name, then measures section by section."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from config import EvaluateConfig
+from evaluation.evaluated_model import EvaluatedModel
+from evaluation.filtering import measure_filtering
+from evaluation.generated_instructions import measure_generated_instructions
+from evaluation.held_out import HeldOutPairs, HeldOutTexts, NotMeasured, read_held_out_documents, read_held_out_pairs, read_texts
+from evaluation.hellaswag import HellaSwagTask, is_file, measure_hellaswag, read_tasks
+from evaluation.language import measure_language
+from evaluation.ranking import measure_ranking
+from evaluation.recovery import Recovery, measure_instructions
+from evaluation.report import Report, Section
+from system.device import choose_dtype, device_name
+from system.errors import BAD_FLAGS, UserError, require
+
+
+class Inputs(NamedTuple):
+    """Everything to measure on, and a section for each part that is left out, with the reason."""
+
+    texts: list[HeldOutTexts]
+    pairs: HeldOutPairs | None
+    tasks: list[HellaSwagTask]
+    left_out: list[Section]
+
+
+def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], device: torch.device) -> dict[str, Any]:
+    """The facts of the report: the models, and everything needed to repeat the measurement."""
+    facts: dict[str, Any] = {}
+    for model in models:
+        checkpoint = model.checkpoint
+        facts[model.name] = (
+            f"{checkpoint.path}, step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen, "
+            f"{checkpoint.make_model(torch.device('cpu')).count_parameters() / 1e6:.1f} M parameters, "
+            f"vocabulary {checkpoint.tokenizer.vocab_size:,} ({checkpoint.tokenizer.sha256[:12]})"
+        )
+    settings = dataclasses.asdict(config)
+    facts["settings"] = {name: value for name, value in settings.items() if name not in ("model_path", "against", "out_dir")}
+    facts["computed"] = f"{choose_dtype(config.dtype, device)} on {device_name(device)}, torch {torch.__version__}"
+    facts["intervals"] = "95 %, by bootstrap over texts, pairs or tasks, as if they were independent"
+    return facts
+
+
+def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> None:
+    """Read all inputs first, so that errors in them come before any work; then measure."""
+    inputs = _read_inputs(config, models)
+    reasons = dict.fromkeys(note for section in inputs.left_out for note in section.notes)
+    require(bool(inputs.texts or inputs.pairs or inputs.tasks), f"nothing can be measured. {'; '.join(reasons)}", 1)
+    _require_writable(report.folder)
+    report.print_facts()
+    for number, texts in enumerate(inputs.texts):
+        picture = f"report_positions{number or ''}.png"
+        section, curves = measure_language(models, texts.texts, texts.name, picture, config.stride, config.seed)
+        section.notes += texts.notes
+        report.add(section, curves)
+    if inputs.pairs:
+        _add_instructions(report, config, models[0], inputs.pairs)
+    if inputs.tasks:
+        report.add(measure_hellaswag(models, inputs.tasks, config.seed))
+    for section in inputs.left_out:
+        report.add(section)
+
+
+def _read_inputs(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> Inputs:
+    shortest = min(model.block_size for model in models)
+    if config.stride > shortest:
+        raise UserError(f"--stride {config.stride}: above the context of {shortest} tokens, so some tokens would be skipped", BAD_FLAGS)
+    checkpoints = [model.checkpoint for model in models]
+    texts = [read_texts(config.text)] if config.text else []
+    left_out = []
+    try:
+        texts.insert(0, read_held_out_documents(config, checkpoints))
+    except NotMeasured as reason:
+        left_out.append(Section("Language: held-out documents", notes=[f"Left out: {reason}"]))
+    pairs = None
+    try:
+        pairs = read_held_out_pairs(config, checkpoints[0])
+    except NotMeasured as reason:
+        left_out.append(Section("Instructions", notes=[f"Left out: {reason}"]))
+    tasks: list[HellaSwagTask] = []
+    try:
+        tasks = read_tasks(config.hellaswag, config.hellaswag_tasks) if config.hellaswag else []
+    except UserError as error:
+        if is_file(config.hellaswag):  # the user named it; the data set on the hub is the default
+            raise
+        left_out.append(Section("HellaSwag, a control", notes=[f"Left out: {error}"]))
+    return Inputs(texts, pairs, tasks, left_out)
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}. Give another --out-dir", BAD_FLAGS) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {folder}: Permission denied. Give another --out-dir", BAD_FLAGS)
+
+
+def _add_instructions(report: Report, config: EvaluateConfig, model: EvaluatedModel, pairs: HeldOutPairs) -> None:
+    recovery = Recovery(model, pairs.evaluated, config.seed)
+    section = measure_instructions(recovery)
+    section.notes += pairs.notes
+    report.add(section)
+    report.add(*measure_ranking(recovery, pairs.pool, config.candidates, config.ranked_pairs))
+    report.add(measure_filtering(recovery, config.mismatched_share))
+    report.add(measure_generated_instructions(recovery, pairs.training, config.max_new_tokens, config.batch_size))

@@ -1,0 +1,174 @@
+"""Rows of local files: Parquet, JSON, JSON lines, text. The first bad row ends the run with an error that names its place."""
+
+import codecs
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from system.errors import UserError, first_line
+
+TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
+JSON_FORMS = "Expected: an object on each line or, in a .json file, one list of objects"
+BATCH_ROWS = 100  # rows read at a time; few, since each may be long
+
+
+def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | None]]:
+    """The named columns of a Parquet file, as bytes, which may be invalid UTF-8."""
+    import pyarrow  # comes with datasets; worker processes do not need it
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            require_fields(columns, names, path)
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                yield from batch_rows(batch, columns, path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def read_parquet_rows(path: str, choose: Callable[[list[str]], list[str]]) -> Iterator[dict[str, Any] | None]:
+    """The rows of a Parquet file with the chosen fields; None for a row with invalid UTF-8."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=choose(file.schema_arrow.names)):
+                yield from table_rows(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def table_rows(table: Any) -> list[dict[str, Any] | None]:
+    """The rows of an Arrow batch or table as Python values; None for a row with invalid UTF-8."""
+    try:
+        return list(table.to_pylist())
+    except UnicodeDecodeError:
+        return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
+
+
+def batch_rows(batch: Any, columns: list[str], source: str) -> list[dict[str, bytes | None]]:
+    """The rows of an Arrow batch or table, as bytes."""
+    import pyarrow
+
+    texts = []
+    for name in columns:
+        column = batch.column(batch.schema.names.index(name))
+        try:
+            texts.append(column.cast(pyarrow.large_binary()).to_pylist())
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+            raise UserError(f"{source}: the field {name!r} holds {column.type}, not text") from error
+    return [dict(zip(columns, row, strict=True)) for row in zip(*texts, strict=True)]
+
+
+def read_json(path: str) -> Iterator[dict[str, Any]]:
+    """The objects of a .json file or of the lines of a .jsonl file, compressed or not."""
+    with open_bytes(path) as file:
+        if path.lower().endswith(".json") and file.peek(1 << 16).lstrip()[:1] == b"[":
+            for number, row in enumerate(_parse(b"".join(read_until_end(path, file.read)), path, 1), start=1):
+                yield _require_object(row, f"{path}, entry {number}")
+        else:
+            for number, line in enumerate(read_until_end(path, file.readline), start=1):
+                if line := line.rstrip():
+                    yield _require_object(_parse(line, path, number), f"{path}, line {number}")
+
+
+def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
+    """The documents of a .txt file, each with whether it continues the one before.
+
+    The file is never in memory as a whole: a document longer than `limit` comes in parts. Its last line break is dropped.
+    """
+    with open_bytes(path) as file:
+        document, continues, starts_line = bytearray(), False, True
+        for line in read_until_end(path, lambda: file.readline(limit)):  # a long line comes in pieces
+            if starts_line and line.strip() == TEXT_SEPARATOR:
+                yield from _whole(document, continues)
+                document, continues = bytearray(), False
+                continue
+            starts_line = line.endswith(b"\n")
+            document += line
+            while len(document) > limit:
+                end = cutting_place(document, limit)
+                yield bytes(document[:end]), continues
+                document, continues = document[end:], True
+        yield from _whole(document, continues)
+
+
+def cutting_place(text: bytes | bytearray, limit: int, start: int = 0) -> int:
+    """Where to end a part of at most `limit` bytes from `start` on: after a line break, else after a space, else after a character.
+
+    The text must be longer than the part.
+    """
+    end = start + limit
+    for separator in (b"\n", b" "):
+        if (place := text.rfind(separator, start, end)) >= 0:
+            return place + 1
+    end -= text[end - 1 : end + 1] == b"\r\n"  # do not split a line break
+    while end > start + limit - 4 and text[end] & 0b1100_0000 == 0b1000_0000:  # do not split a UTF-8 character
+        end -= 1
+    return end
+
+
+def require_fields(wanted: list[str], there: list[str], source: str) -> None:
+    """Refuse a source that lacks a field, and name the fields it has."""
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"{source} has no field {name!r}; its fields: {', '.join(there)}. Choose one with --field")
+
+
+def open_bytes(path: str) -> io.BufferedReader:
+    """A file's bytes, decompressed according to its ending, without a byte order mark."""
+    import pyarrow
+
+    try:
+        stream = pyarrow.input_stream(path, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower()))
+        file = io.BufferedReader(stream, 1 << 20)
+        if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    return file
+
+
+def _plain_row(table: Any) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = table.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+    return row
+
+
+def read_until_end(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """The results of calling `read` until the end of the file."""
+    try:
+        yield from iter(read, b"")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _parse(data: bytes, path: str, line: int) -> Any:
+    """The value of JSON text that begins at this line of a file."""
+    try:
+        # Invalid bytes stay in the string: whoever uses the row finds them, and counts the row as invalid.
+        return json.loads(data.decode("utf-8", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line + error.lineno - 1}, column {error.colno} is not JSON: {error.msg}. {JSON_FORMS}") from error
+    except (ValueError, RecursionError) as error:  # numbers with thousands of digits, thousands of nested brackets
+        raise UserError(f"{path}, line {line}: {first_line(error)}") from error
+
+
+def _require_object(row: Any, place: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: expected an object, found a JSON {type(row).__name__}")
+    return row
+
+
+def _whole(document: bytearray, continues: bool) -> Iterator[tuple[bytes, bool]]:
+    text = bytes(document.removesuffix(b"\n"))
+    if len(text) < len(document):
+        text = text.removesuffix(b"\r")
+    if text or not continues:
+        yield text, continues

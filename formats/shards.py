@@ -1,0 +1,177 @@
+"""Token shards on disk: writing them, and opening and verifying a finished data folder.
+
+A shard is raw little-endian uint16 ids and nothing else; meta.json, written last, describes all shards of its folder.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import Content, Order, Script
+from formats.token_stream import ID_DTYPE, TokenStream
+from presets import command_for
+from system.errors import BAD_FLAGS, UserError
+from system.files import write_json
+
+FORMAT = 1
+MAKERS: dict[Content, Script] = {"documents": "preprocess_xcoax.py", "pairs": "preprocess_instruct.py"}
+USERS: dict[Content, Script] = {"documents": "train_xcoax.py", "pairs": "finetune_xcoax.py"}
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, Split] = ("train", "val")
+SKIPPED = "skipped: "  # prefix of the counts of what is not in the shards
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One .bin file, as described in meta.json."""
+
+    name: str
+    ids: int
+    documents: int
+    bytes: int  # of UTF-8 text, before it became ids
+    sha256: str
+
+
+class ShardWriter:
+    """Writes a shard under a temporary name and renames it when it is complete; a shard without documents leaves no file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / name
+        self._temporary = folder / f"{name}.part"
+        self._file = self._temporary.open("wb")
+        self._hash = hashlib.sha256()
+        self._ids = self._documents = self._bytes = 0
+
+    def append(self, ids: NDArray[np.uint16], documents: int, text_bytes: int) -> None:
+        data = ids.astype(ID_DTYPE, copy=False).tobytes()
+        self._file.write(data)
+        self._hash.update(data)
+        self._ids += len(ids)
+        self._documents += documents
+        self._bytes += text_bytes
+
+    def finish(self) -> list[Shard]:
+        """Make the shard durable and describe it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if not self._documents:
+            self._temporary.unlink()
+            return []
+        self._temporary.replace(self._path)
+        return [Shard(self._path.name, self._ids, self._documents, self._bytes, self._hash.hexdigest())]
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished folder of shards."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def order(self) -> Order:
+        order: Order = self.meta["order"]
+        return order
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.meta["vocab_size"])
+
+    @property
+    def content(self) -> Content:
+        content: Content = self.meta.get("content", "documents")
+        return content
+
+    def summary(self) -> str:
+        """The contents of the folder, on one line."""
+        shards = self.shards("train") + self.shards("val")
+        ids, size = sum(shard.ids for shard in shards), sum(shard.bytes for shard in shards)
+        held_out = sum(shard.documents for shard in self.shards("val"))
+        documents = sum(shard.documents for shard in shards)
+        found = documents + sum(count for what, count in self.meta["counts"].items() if what.startswith(SKIPPED))
+        counts = "".join(
+            f", {count:,} {what} ({count / (found if what.startswith(SKIPPED) else documents):.1%})"
+            for what, count in self.meta["counts"].items()
+        )
+        return (
+            f"{documents:,} {self.content} ({held_out:,} held out), {ids:,} tokens, {size / ids:.2f} bytes per token, {self.order}{counts}"
+        )
+
+    def shards(self, split: Split) -> list[Shard]:
+        return [Shard(**shard) for shard in self.meta["shards"][split]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the dataset by the hashes of its shards."""
+        return hashlib.sha256(json.dumps(self.meta["shards"]).encode()).hexdigest()[:12]
+
+    def stream(self, split: Split) -> TokenStream:
+        return TokenStream([self.folder / shard.name for shard in self.shards(split)], [shard.ids for shard in self.shards(split)])
+
+    def verify(self) -> None:
+        """Compare every file with its hash in meta.json."""
+        files = [(shard.name, shard.sha256) for shard in (*self.shards("train"), *self.shards("val"))]
+        for name, sha256 in [*files, ("tokenizer.model", self.meta["tokenizer_sha256"])]:
+            with (self.folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise damaged_dataset(self.folder, f"{self.folder / name} is damaged: its hash differs from meta.json", self.content)
+
+
+def seal(folder: Path, meta: dict[str, Any], shards: dict[Split, list[Shard]]) -> Dataset:
+    """Write meta.json, which makes the folder a finished one."""
+    rows = {split: [asdict(shard) for shard in shards[split]] for split in shards}
+    meta = {"format": FORMAT, **meta, "shards": rows}
+    write_json(folder / "meta.json", meta)
+    return Dataset(folder, meta)
+
+
+def open_dataset(folder: Path, content: Content | None = "documents", check_hashes: bool = False) -> Dataset:
+    """Open a finished folder with this content (None: any). Lengths are always checked, hashes on request."""
+    expected, content = content, content or "documents"
+    file = folder / "meta.json"
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            raise damaged_dataset(folder, f"{folder} has format {meta['format']}, not {FORMAT}", content)
+        dataset = Dataset(folder, meta)
+        shards = dataset.shards("train") + dataset.shards("val")
+    except OSError as error:
+        unfinished = " (unfinished: run the same command again to resume)" if (folder / "unfinished").is_dir() else ""
+        raise UserError(f"no finished dataset in {folder}{unfinished}. Run: {command_for(MAKERS[content], folder)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged_dataset(folder, f"{file} is damaged", content) from error
+    if expected and dataset.content != expected:
+        raise UserError(
+            f"{folder} holds {dataset.content}, made by {MAKERS[dataset.content]} for {USERS[dataset.content]}; "
+            f"expected were {content}, made by {MAKERS[content]}. Use another --data-dir",
+            BAD_FLAGS,
+        )
+    for shard in shards:
+        path = folder / shard.name
+        length = path.stat().st_size if path.is_file() else None
+        if length != shard.ids * ID_DTYPE.itemsize:
+            found = "is missing" if length is None else f"has {length:,} bytes instead of {shard.ids * ID_DTYPE.itemsize:,}"
+            raise damaged_dataset(folder, f"{path} {found}", content)
+    if check_hashes:
+        dataset.verify()
+    return dataset
+
+
+def damaged_dataset(folder: Path, what: str, content: Content) -> UserError:
+    """The error for a damaged folder, with the command that makes it again."""
+    return UserError(f"{what}. Delete the folder and run: {command_for(MAKERS[content], folder)}")

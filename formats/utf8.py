@@ -1,0 +1,14 @@
+"""The bytes of a document as text."""
+
+
+def normalize_line_endings(text: bytes) -> bytes:
+    """CRLF becomes LF. Applied to every document before anything else."""
+    return text.replace(b"\r\n", b"\n") if b"\r" in text else text  # most texts have none, and checking is fast
+
+
+def decode_utf8(text: bytes | None) -> str | None:
+    """The text; None for None and for invalid UTF-8 (lone surrogates included)."""
+    try:
+        return None if text is None else text.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,146 @@
+"""Owns turning documents into a data folder: the tokenizer, the encoding of a chunk, the steps of preprocess_xcoax.py."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import Order, PreprocessConfig
+from formats.input_files import DOCUMENT_ENDINGS
+from formats.shards import Dataset, ShardWriter
+from formats.utf8 import decode_utf8
+from preprocessing.chunks import Chunk, read_chunks
+from preprocessing.journal import ChunkRecord
+from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
+from preprocessing.sources import Document, open_documents, sample_text
+from preprocessing.split import text_hash
+from system.errors import BAD_FLAGS, UserError
+from system.files import atomic_write
+from tokens.encoders import Encoder, EncoderName, make_encoder
+from tokens.reversal import reorder
+from tokens.tokenizer import Tokenizer
+from tokens.tokenizer_training import train_tokenizer
+
+BATCH_BYTES = 16 << 20  # text that a worker encodes at once
+
+
+class UsableDocument(NamedTuple):
+    """A document that is not skipped."""
+
+    text: str
+    size: int  # in bytes of UTF-8
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class EncodeDocuments:
+    """Shuffles, reverses and encodes the documents of a chunk, and writes a training and a validation shard. Sent to worker processes."""
+
+    tokenizer_model: bytes
+    encoder_name: EncoderName
+    order: Order
+    held_out_below: int  # documents with a smaller text hash go to validation
+    seed: int
+
+    def __call__(self, chunk: Chunk[Document], folder: Path) -> ChunkRecord:
+        counts = Counter({"parts of cut documents": sum(document.continues for document in chunk.items)})
+        with (
+            ShardWriter(folder, f"train_{chunk.number:05d}.bin") as train,
+            ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
+        ):
+            for batch in self._batches(chunk, counts):
+                for writer, held_out in ((train, False), (val, True)):
+                    documents = [document for document in batch if document.held_out == held_out]
+                    ids = self._encode([reorder(document.text, self.order) for document in documents])
+                    writer.append(ids, len(documents), sum(document.size for document in documents))
+            return ChunkRecord({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
+
+    def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[list[UsableDocument]]:
+        batch: list[UsableDocument] = []
+        size = 0
+        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items)):
+            document = chunk.items[index]
+            text = decode_utf8(document.text)
+            if document.text is None:
+                counts["skipped: not text"] += 1
+            elif text is None:
+                counts["skipped: invalid UTF-8"] += 1
+            elif not text or text.isspace():
+                counts["skipped: empty"] += 1
+            else:
+                batch.append(UsableDocument(text, document.size, text_hash(document.text) < self.held_out_below))
+                size += document.size
+                if size >= BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+        yield batch
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return make_encoder(self._tokenizer, self.encoder_name)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.tokenizer_model)
+
+    def _encode(self, texts: list[str]) -> NDArray[np.uint16]:
+        """The ids of all texts in one array, <|endoftext|> before each text."""
+        ids, counts = self._encoder(texts)
+        starts = np.cumsum(counts) - counts
+        return np.insert(ids, starts, self._tokenizer.end_of_text)
+
+
+def document_settings(config: PreprocessConfig) -> dict[str, Any]:
+    """The settings that the bytes of the data folder depend on."""
+    settings = output_settings(config, DOCUMENT_ENDINGS)
+    if config.tokenizer:
+        settings["tokenizer"] = Tokenizer.load(Path(config.tokenizer)).sha256
+    return settings
+
+
+def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[str, Any]) -> Dataset:
+    """Make the data folder, or resume where an earlier run stopped."""
+    journal = open_journal(folder, settings)
+    source = open_documents(config, journal.revision)
+    # From the plan on, every chunk depends on the tokenizer in the folder; until then it is made again.
+    tokenizer = Tokenizer.load(folder) if journal.plan() else make_tokenizer(config, folder, sample_text(source, config.sample_bytes))
+    number, start = journal.resume_point()
+
+    def texts_to_encode(document: Document) -> list[str]:
+        text = decode_utf8(document.text)
+        return [reorder(text, config.order)] if text else []
+
+    recipe = Recipe(
+        content="documents",
+        chunks=read_chunks(source.read(start), source.names, number, start, config.num_chunks),
+        tokenizer=tokenizer,
+        source_revision=source.revision,
+        split_text=lambda document: document.text if decode_utf8(document.text) else None,
+        texts_to_encode=texts_to_encode,
+        make_encode_chunk=lambda encoder_name, bound: EncodeDocuments(tokenizer.model, encoder_name, config.order, bound, config.seed),
+        too_little_advice="Give more text, or cut long documents into more parts with a smaller --max-document-bytes.",
+    )
+    return write_dataset(journal, config, recipe, settings)
+
+
+def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
+    """Train a tokenizer, or load the one that --tokenizer names, and write it into the folder."""
+    if config.tokenizer:
+        tokenizer = Tokenizer.load(Path(config.tokenizer))
+        if tokenizer.vocab_size != config.vocab_size:
+            raise UserError(
+                f"--vocab-size {config.vocab_size}: {config.tokenizer} has {tokenizer.vocab_size} ids. Give that number", BAD_FLAGS
+            )
+    else:
+        started = time.monotonic()
+        tokenizer = train_tokenizer(sample, config.vocab_size)
+        print(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s")
+    with atomic_write(folder / "tokenizer.model") as file:
+        file.write(tokenizer.model)
+    return tokenizer

@@ -1,0 +1,107 @@
+"""Owns the unfinished state of a data folder, from which a killed run resumes.
+
+While a run is unfinished, `unfinished/` holds plan.json (the settings of the run) and one record for each chunk whose
+shards are complete. Sealing gathers the records into meta.json. Every step ends in a rename.
+"""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from config import Content
+from formats.shards import Dataset, Shard, Split, open_dataset, seal
+from preprocessing.sources import Position
+from system.errors import BAD_FLAGS, UserError
+from system.files import write_json
+from system.settings import changed_settings
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """What the journal keeps of a finished chunk."""
+
+    shards: dict[Split, list[Shard]]
+    counts: dict[str, int]  # what was cut or skipped, and how many
+    end: Position
+
+
+class Journal:
+    """The records of an unfinished data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.unfinished = folder / "unfinished"
+        self.unfinished.mkdir(exist_ok=True)
+        self.records: dict[int, ChunkRecord] = {}
+        for path in self.unfinished.glob("chunk_*.json"):
+            row = json.loads(path.read_text(encoding="utf-8"))
+            shards: dict[Split, list[Shard]] = {split: [Shard(**shard) for shard in shards] for split, shards in row["shards"].items()}
+            self.records[int(path.stem.removeprefix("chunk_"))] = ChunkRecord(shards, row["counts"], Position(*row["end"]))
+
+    def plan(self) -> dict[str, Any] | None:
+        """The plan that an earlier run wrote before its first chunk, if there is one."""
+        path = self.unfinished / "plan.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @property
+    def revision(self) -> str:
+        """The commit of the hub data set that an earlier run started with; empty if there was none."""
+        plan = self.plan()
+        return plan["revision"] if plan else ""
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        """Fix what every chunk of the run depends on."""
+        write_json(self.unfinished / "plan.json", plan)
+
+    def add(self, number: int, record: ChunkRecord) -> None:
+        """Record a chunk whose shards are complete."""
+        write_json(self.unfinished / f"chunk_{number:05d}.json", {**asdict(record), "end": list(record.end)})
+        self.records[number] = record
+
+    def resume_point(self) -> tuple[int, Position]:
+        """The number of the first chunk without a record, and the position where it begins."""
+        number = next(number for number in range(len(self.records) + 1) if number not in self.records)
+        return number, self.records[number - 1].end if number else Position(0, 0)
+
+    def seal(self, meta: dict[str, Any], advice: str) -> Dataset:
+        """Gather the records into meta.json and remove them; `advice` says what to do if a split is empty."""
+        records = [self.records[number] for number in sorted(self.records)]
+        counts = Counter[str]()
+        for record in records:
+            counts.update(record.counts)
+        purposes: dict[Split, str] = {"train": "to train on", "val": "held out for validation"}
+        shards = {split: [shard for record in records for shard in record.shards[split]] for split in purposes}
+        for split, purpose in purposes.items():
+            if not shards[split]:
+                total = sum(shard.documents for found in shards.values() for shard in found)
+                skipped = ", ".join(f"{count} {what}" for what, count in counts.items()) or "none skipped"
+                shutil.rmtree(self.unfinished)  # the next run has other text or other flags, so it cannot resume from this
+                share = " Or give a larger --val-share" if split == "val" else ""
+                raise UserError(f"usable {meta['content']}: {total} ({skipped}), none of them {purpose}. {advice}{share}")
+        dataset = seal(self.folder, {**meta, "counts": dict(sorted(counts.items()))}, shards)
+        shutil.rmtree(self.unfinished)
+        return dataset
+
+
+def open_finished(folder: Path, content: Content, settings: dict[str, Any]) -> Dataset | None:
+    """The dataset in this folder, if it is finished. A dataset made with different settings is refused."""
+    if not (folder / "meta.json").is_file():
+        return None
+    dataset = open_dataset(folder, content)
+    require_same_settings(folder, "made", dataset.meta["settings"], settings)
+    shutil.rmtree(folder / "unfinished", ignore_errors=True)  # left by a run that was killed between writing meta.json and removing it
+    return dataset
+
+
+def require_same_settings(folder: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a folder that was started or made with different settings, and name them."""
+    changes = changed_settings(before, now)
+    if changes:
+        raise UserError(
+            f"{folder} was {what} with different settings: {'; '.join(changes)}. "
+            "Use the same settings, give another --data-dir, or delete the folder",
+            BAD_FLAGS,
+        )

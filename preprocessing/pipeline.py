@@ -1,0 +1,95 @@
+"""Owns a preprocessing run: from chunks of documents or pairs to a finished folder of shards.
+
+A run can be killed at any time. The same command resumes from the journal and ends with the same bytes.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from config import Content, SourceConfig
+from formats.input_files import find_files, fingerprint
+from formats.shards import Dataset
+from preprocessing.chunks import Chunk, Item
+from preprocessing.journal import Journal, require_same_settings
+from preprocessing.split import held_out_bound
+from preprocessing.workers import EncodeChunk, encode_chunks
+from system.errors import UserError
+from tokens.encoders import EncoderName, choose_encoder
+from tokens.tokenizer import Tokenizer
+
+CHECKED_TEXTS, CHECKED_CHARACTERS = 1000, 2 << 20  # gigatoken is compared with SentencePiece on at most this much text
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Item]):
+    """What a run encodes and how: all that documents and pairs do differently."""
+
+    content: Content
+    chunks: Iterator[Chunk[Item]]  # from the first one that may lack a record
+    tokenizer: Tokenizer
+    source_revision: str  # commit of a hub data set; empty for local files
+    split_text: Callable[[Item], bytes | None]  # the text whose hash puts an item in a split; None: the item is unusable
+    texts_to_encode: Callable[[Item], list[str]]  # of an item, in the order of the shards
+    make_encode_chunk: Callable[[EncoderName, int], EncodeChunk[Item]]  # from an encoder and the hash bound of validation
+    too_little_advice: str  # what to do if a split is empty
+
+
+def unused_flags(config: SourceConfig) -> tuple[str, ...]:
+    """The flags that this kind of source ignores."""
+    return ("dataset", "subset", "split") if config.input else ("input",)
+
+
+def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that the output depends on. Files count by name and content, in any folder; the caller adds the tokenizer's hash."""
+    settings = asdict(config)
+    for name in ("data_dir", "workers", "retries", *unused_flags(config)):
+        del settings[name]
+    if config.input:
+        settings["input"] = [fingerprint(file) for file in find_files(config.input, endings)]
+    return settings
+
+
+def open_journal(folder: Path, settings: dict[str, Any]) -> Journal:
+    """The journal of a new run, or of an earlier run with the same settings to resume."""
+    journal = Journal(folder)
+    if plan := journal.plan():
+        require_same_settings(folder, "started", plan["settings"], settings)
+        print(f"resuming {folder}: {len(journal.records)} chunks are done")
+    return journal
+
+
+def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], settings: dict[str, Any]) -> Dataset:
+    """Encode the chunks that the journal lacks and finish the folder."""
+    first = next(recipe.chunks, None)
+    if first is None and not journal.records:
+        raise UserError(f"no {recipe.content} in {', '.join(config.input) or config.dataset}")
+    plan = journal.plan()
+    if not plan:
+        assert first is not None
+        bound = held_out_bound(config.val_share, [text for text in map(recipe.split_text, first.items) if text is not None])
+        plan = {"settings": settings, "revision": recipe.source_revision, "held_out_below": bound}
+        journal.write_plan(plan)
+    if first is not None:
+        texts = (text for item in first.items for text in recipe.texts_to_encode(item))
+        encoder_name, notice = choose_encoder(recipe.tokenizer, _texts_to_check(texts))
+        print(notice)
+        encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"])
+        speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config.workers, recipe.content)
+        print(f"reversed, encoded and wrote {speed:.1f} MB of text per second with {config.workers} workers")
+    tokenizer = recipe.tokenizer
+    meta = {"content": recipe.content, "order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256}
+    return journal.seal({**meta, "revision": plan["revision"], "settings": settings}, recipe.too_little_advice)
+
+
+def _texts_to_check(texts: Iterator[str]) -> list[str]:
+    """The first texts, enough to compare encoders on."""
+    taken, characters = [], 0
+    for text in itertools.islice(texts, CHECKED_TEXTS):
+        taken.append(text)
+        characters += len(text)
+        if characters >= CHECKED_CHARACTERS:
+            break
+    return taken

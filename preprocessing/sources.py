@@ -1,0 +1,164 @@
+"""Owns sources: documents and instruction pairs as one stream, from hub data sets or local files, readable from any position.
+
+Both kinds of source are files of rows; on the hub, a file is a shard of the streaming data set. A position is (file, row), so
+a resumed run opens the file where it stopped and skips the files before it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from config import InstructConfig, PreprocessConfig
+from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, find_files
+from formats.pairs import Pair, pair_fields, pair_from_row
+from formats.rows import batch_rows, cutting_place, read_json, read_parquet, read_parquet_rows, read_text, require_fields, table_rows
+from formats.utf8 import decode_utf8, normalize_line_endings
+from preprocessing.hub import HubError, Retries, open_hub_dataset
+
+SAMPLED_FILES = 16  # files opened for the tokenizer's sample, at most
+
+Item = TypeVar("Item")
+
+
+class Position(NamedTuple):
+    """The next row to read."""
+
+    file: int
+    row: int
+
+
+class Document(NamedTuple):
+    """A text, or one part of a text that was too long."""
+
+    text: bytes | None  # UTF-8, perhaps invalid; None: the row holds something other than text
+    continues: bool  # it continues the part before it
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.text or b"")
+
+
+@dataclass(frozen=True)
+class Source(Generic[Item]):
+    """A stream of documents or pairs, one or several from each row."""
+
+    names: tuple[str, ...]  # of its files, for messages
+    open_file: Callable[[int, int], Iterator[list[Item]]]  # (file, first row) -> the items of each row
+    retries: int = 0
+    revision: str = ""  # commit of a hub data set
+
+    def read(self, start: Position) -> Iterator[tuple[list[Item], Position]]:
+        """The items of each row from `start` on, with the position after the row."""
+        for file in range(start.file, len(self.names)):
+            row = start.row if file == start.file else 0
+            for items in self.rows(file, row):
+                row += 1
+                yield items, Position(file, row)
+
+    def rows(self, file: int, row: int = 0) -> Iterator[list[Item]]:
+        """The items of each row of a file from `row` on. After a lost connection, reading resumes at the next row."""
+        retries = Retries(self.retries)
+        while True:
+            try:
+                for items in self.open_file(file, row):
+                    yield items
+                    row += 1
+                    retries.restore()
+                return
+            except HubError as error:
+                retries.wait(f"lost the connection while reading {self.names[file]}", error)
+
+
+def sample_text(source: Source[Document], limit: int) -> Iterator[str]:
+    """About `limit` bytes of text, from the beginnings of files spread evenly over the source."""
+    count = min(SAMPLED_FILES, len(source.names))
+    for index in range(count):
+        share = limit // (count - index)  # the later files make up for a short one
+        parts = itertools.chain.from_iterable(source.rows(index * len(source.names) // count))
+        while share > 0 and (part := next(parts, None)):
+            if (text := decode_utf8(part.text)) and not text.isspace():
+                yield text
+                size = len(text.encode())
+                share, limit = share - size, limit - size
+
+
+def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Document]:
+    """The documents that the flags name; those of a hub data set at this revision, or the newest if it is empty."""
+    field, limit = config.field, config.max_document_bytes
+
+    def read_local(path: str) -> Iterator[list[Document]]:
+        return (split_document(document, limit) for document in _read_documents(path, field, limit))
+
+    def read_table(table: Any, source: str) -> Iterator[list[Document]]:
+        require_fields([field], table.column_names, source)
+        return (split_document(Document(row[field], False), limit) for row in batch_rows(table, [field], source))
+
+    if config.input:
+        return _local(config.input, read_local, DOCUMENT_ENDINGS)
+    hub = open_hub_dataset(config, revision)
+    if hub.fields is not None:
+        require_fields([field], hub.fields, hub.name)
+
+    def open_file(file: int, row: int) -> Iterator[list[Document]]:
+        return itertools.chain.from_iterable(read_table(table, hub.names[file]) for table in hub.read(file, row, [field]))
+
+    return Source(hub.names, open_file, config.retries, hub.revision)
+
+
+def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
+    """The instruction pairs that the flags name; those of a hub data set at this revision, or the newest if it is empty."""
+    if config.input:
+        return _local(config.input, _read_pairs, ROW_ENDINGS)
+    hub = open_hub_dataset(config, revision)
+    wanted = None if hub.fields is None else pair_fields(hub.fields, hub.name)
+
+    def open_file(file: int, row: int) -> Iterator[list[Pair]]:
+        for table in hub.read(file, row, wanted):
+            fields = wanted or pair_fields(table.column_names, hub.names[file])
+            yield from ([pair_from_row(row)] for row in table_rows(table.select(fields)))
+
+    return Source(hub.names, open_file, config.retries, hub.revision)
+
+
+def split_document(document: Document, limit: int) -> list[Document]:
+    """The document with LF line endings, cut into parts of at most `limit` bytes."""
+    if document.text is None:
+        return [document]
+    text, continues, start = normalize_line_endings(document.text), document.continues, 0
+    parts = []
+    while len(text) - start > limit:
+        end = cutting_place(text, limit, start)
+        parts.append(Document(text[start:end], continues))
+        start, continues = end, True
+    return [*parts, Document(text[start:], continues)]
+
+
+def _local(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...]) -> Source[Item]:
+    names = tuple(str(file) for file in find_files(inputs, endings))
+    return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None))
+
+
+def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
+    kind = path.lower()
+    if kind.endswith(".parquet"):
+        yield from (Document(row[field], False) for row in read_parquet(path, [field]))
+    elif kind.endswith(".txt"):
+        yield from (Document(text, continues) for text, continues in read_text(path, limit))
+    else:
+        for number, row in enumerate(read_json(path)):
+            if number == 0:
+                require_fields([field], list(row), path)
+            text = row.get(field)
+            yield Document(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, False)
+
+
+def _read_pairs(path: str) -> Iterator[list[Pair]]:
+    if path.lower().endswith(".parquet"):
+        yield from ([pair_from_row(row)] for row in read_parquet_rows(path, lambda fields: pair_fields(fields, path)))
+        return
+    for number, row in enumerate(read_json(path)):
+        if number == 0:
+            pair_fields(list(row), f"the first row of {path}")
+        yield [pair_from_row(row)]

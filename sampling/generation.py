@@ -1,0 +1,135 @@
+"""Text in, text out: prompts for the model from what a person gives, and generated text in the order of a reader."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+
+from config import Order
+from formats.pairs import clean_text
+from sampling.engine import Engine, FinishReason, Request, TokenEvent
+from sampling.sampler import SamplingParams
+from system.errors import UserError
+from tokens.prompt_format import PromptFormat
+from tokens.reversal import reorder
+from tokens.tokenizer import Tokenizer
+
+MIN_NEW_TOKENS = 32  # tokens: a prompt that leaves room for fewer is cut
+
+
+@dataclass
+class GeneratedText:
+    """A generated text, finished or not."""
+
+    ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0  # sum over the generated tokens and the stop token
+    tokens: int = 0  # in this sum
+    finish_reason: FinishReason | None = None
+
+    def add(self, event: TokenEvent) -> None:
+        """Record an event of this text."""
+        if event.id is not None:
+            self.ids.append(event.id)
+        if event.id is not None or event.finish_reason == "stop":
+            self.logprob += event.logprob
+            self.tokens += 1
+        self.finish_reason = event.finish_reason
+
+    @property
+    def logprob_per_token(self) -> float:
+        """The score by which candidates are sorted."""
+        return self.logprob / max(self.tokens, 1)
+
+
+class Prompter(Protocol):
+    """How a given text becomes a prompt, and generated ids become a text."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a generated text."""
+
+    def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
+        """The request for a given text, and a notice if the text had to be cut; an empty one if not."""
+
+    def text(self, given: str, ids: list[int], raw: bool = False) -> str:
+        """The text in the order of a reader, or if `raw` in the order of the model."""
+
+
+class EndingPrompter:
+    """BackGPT: an ending is given, and the model generates what leads to it. A forward model continues a beginning instead."""
+
+    def __init__(self, tokenizer: Tokenizer, order: Order, block_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._order = order
+        self._block_size = block_size
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return frozenset([self._tokenizer.end_of_text])
+
+    def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
+        ids = self._tokenizer.encode(reorder(given, self._order))
+        room = min(max_new_tokens, MIN_NEW_TOKENS, self._block_size // 2)
+        notice = ""
+        if 1 + len(ids) + room > self._block_size:
+            kept = self._block_size // 2
+            notice = f"{len(ids):,} tokens leave no room in the context of {self._block_size}: the model reads the nearest {kept}"
+            ids = ids[-kept:]
+        # The outermost given word is complete, so the first generated token must begin a new one.
+        return Request([self._tokenizer.end_of_text, *ids], samples, self._begins_word_mask if given else None), notice
+
+    def text(self, given: str, ids: list[int], raw: bool = False) -> str:
+        text = reorder(given, self._order) + self._tokenizer.decode(ids)
+        return text if raw else reorder(text, self._order)
+
+    @cached_property
+    def _begins_word_mask(self) -> torch.Tensor:
+        return torch.from_numpy(self._tokenizer.begins_word)
+
+
+class ResponsePrompter:
+    """BackChat: a response is given, and the model generates the instruction that could have led to it."""
+
+    def __init__(self, prompt_format: PromptFormat, block_size: int) -> None:
+        self._prompt_format = prompt_format
+        self._block_size = block_size
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return self._prompt_format.stop_ids
+
+    def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
+        response = clean_text(given)
+        if not response:
+            raise UserError("an empty response: give a text to find an instruction for")
+        room = self._block_size - self._prompt_format.overhead - min(max_new_tokens, self._block_size // 4)
+        fitted = self._prompt_format.fit_response(response, room)
+        notice = (
+            f"the response is too long for the context: the model reads its first {len(fitted.text):,} characters" if fitted.is_cut else ""
+        )
+        return Request(self._prompt_format.prompt(fitted.ids), samples), notice
+
+    def text(self, given: str, ids: list[int], raw: bool = False) -> str:
+        text = self._prompt_format.tokenizer.decode(ids)
+        return text if raw else reorder(text, self._prompt_format.order)
+
+
+def generate_texts(engine: Engine, prompter: Prompter, given: Iterable[str], params: SamplingParams) -> Iterator[tuple[str, GeneratedText]]:
+    """One generated text for each given one, in the given order, as a person reads it."""
+    given_texts: list[str] = []
+
+    def requests() -> Iterator[Request]:
+        for text in given:
+            given_texts.append(text)
+            yield prompter.request(text, 1, params.max_new_tokens)[0]
+
+    unfinished: dict[int, GeneratedText] = {}
+    done = 0
+    for event in engine.run(requests(), params, prompter.stop_ids):
+        unfinished.setdefault(event.request, GeneratedText()).add(event)
+        while done in unfinished and unfinished[done].finish_reason:
+            generated = unfinished.pop(done)
+            yield prompter.text(given_texts[done], generated.ids), generated
+            done += 1

@@ -1,0 +1,92 @@
+"""Sampling at a terminal or in a pipe: generated text is shown while it grows, then in full with its speed."""
+
+import sys
+import time
+
+from config import SamplerConfig
+from sampling.engine import Engine
+from sampling.generation import GeneratedText, Prompter
+from sampling.prompt_settings import PromptSettings, sampling_params
+from sampling.repl import at_terminal, read_lines, run_repl
+from system.signals import Interrupt
+from system.terminal import Screen
+
+
+class TerminalSampler:
+    """An engine, and the screen on which its texts appear."""
+
+    def __init__(self, screen: Screen, engine: Engine, prompter: Prompter, best_first: bool, grows_left: bool) -> None:
+        self._screen = screen
+        self._engine = engine
+        self._prompter = prompter
+        self._best_first = best_first  # sort several texts by score, and show the scores
+        self._grows_left = grows_left  # in the order of a reader, new words appear on the left
+
+    def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
+        """Generate texts, show them, and report the speed and why they ended early."""
+        given = given.encode("utf-8", "replace").decode()  # a terminal can send invalid UTF-8
+        request, notice = self._prompter.request(given, config.num_samples, config.max_new_tokens)
+        if notice:
+            self._notify(notice)
+        texts = [GeneratedText() for _ in range(config.num_samples)]
+        started = time.monotonic()
+        with self._screen.live_text(self._grows_left and not config.raw) as live:
+            for event in self._engine.run([request], sampling_params(config), self._prompter.stop_ids):
+                texts[event.sample].add(event)
+                if interrupt.pressed:
+                    break
+                if live.is_due:
+                    live.draw([self._prompter.text(given, text.ids, config.raw) for text in texts if text.tokens])
+        seconds = time.monotonic() - started
+        if warning := self._engine.pop_warning():
+            self._notify(warning)
+        texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
+        self._show(given, texts, config)
+        if self._screen.console.is_terminal:
+            tokens = sum(text.tokens for text in texts)
+            early_ends = dict.fromkeys(self._early_end(text, config) for text in texts)
+            self._screen.say(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends))
+
+    def generate_once(self, given: str, config: SamplerConfig) -> None:
+        """Generate without a prompt: Ctrl-C ends the text, and the script too."""
+        with Interrupt() as interrupt:
+            self.generate(given, config, interrupt)
+        if interrupt.pressed:
+            raise KeyboardInterrupt
+
+    def run(self, config: SamplerConfig, text: str, label: str, greeting: str) -> None:
+        """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
+        if text or not at_terminal():
+            for line in [text] if text else read_lines():
+                self.generate_once(line, config)
+            return
+        settings = PromptSettings(config)
+        run_repl(self._screen, settings, label, greeting, lambda text, interrupt: self.generate(text, settings.config, interrupt))
+
+    def _show(self, given: str, texts: list[GeneratedText], config: SamplerConfig) -> None:
+        if self._best_first:
+            texts = sorted(texts, key=lambda text: -text.logprob_per_token)
+        shown = [self._prompter.text(given, text.ids, config.raw) for text in texts]
+        if len(texts) == 1:
+            self._screen.show(shown[0])
+        elif self._best_first:
+            for index, (text, line) in enumerate(zip(texts, shown, strict=True)):
+                times = shown.count(line) if self._screen.console.is_terminal else 1  # a program gets a line for each text
+                if times == 1 or line not in shown[:index]:
+                    self._screen.show(f"{text.logprob_per_token:.3f}\t{line}" + (f"  ({times} times)" if times > 1 else ""))
+        else:
+            for number, text_shown in enumerate(shown, start=1):
+                self._screen.show(f"[{number}/{len(shown)}]\n{text_shown}")
+
+    def _notify(self, notice: str) -> None:
+        if self._screen.console.is_terminal:
+            self._screen.say(notice)
+        else:
+            print(notice, file=sys.stderr)
+
+    def _early_end(self, text: GeneratedText, config: SamplerConfig) -> str:
+        if text.finish_reason == "tokens":
+            return f"; cut off after {config.max_new_tokens} tokens"
+        if text.finish_reason == "context":
+            return f"; the context of {self._engine.model.config.block_size} tokens is full"
+        return "" if text.finish_reason == "stop" else "; stopped by Ctrl-C"

@@ -1,0 +1,49 @@
+"""Device and dtype: which to use, and how fast the device could be."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from system.device_names import PEAK_TFLOPS, Device, Dtype
+from system.errors import BAD_FLAGS, UserError
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """The device asked for, or the first available."""
+    there = [name for name, is_there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if is_there]
+    there.append("cpu")
+    if wanted != "auto" and wanted not in there:
+        raise UserError(f"--device {wanted}: not available; this machine has {', '.join(there)}", BAD_FLAGS)
+    return torch.device(there[0] if wanted == "auto" else wanted)
+
+
+def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
+    """The dtype asked for, or the fastest that trains well on the device."""
+    if wanted != "auto":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu":
+        processor = torch.cpu.get_capabilities()
+        return torch.bfloat16 if processor.get("avx512_bf16") or processor.get("amx_bf16") else torch.float32
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Matrix products in `dtype`, sums and norms in float32."""
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def device_name(device: torch.device) -> str:
+    """The name that its driver or the operating system reports."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(torch.cpu.get_capabilities().get("cpu_name", "CPU")) if device.type == "cpu" else device.type
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Peak floating-point operations per second, where known."""
+    tflops = PEAK_TFLOPS.get(device_name(device)) if device.type == "cuda" and dtype != torch.float32 else None
+    return tflops * 1e12 if tflops else None

@@ -1,0 +1,29 @@
+"""Settings as text: all of a run's, and what differs between two runs."""
+
+import dataclasses
+from typing import Any
+
+
+def describe_settings(config: object, *facts: str, unused: tuple[str, ...] = ()) -> str:
+    """The resolved configuration, printed before a long run starts."""
+    values = _flatten(dataclasses.asdict(config))  # type: ignore[call-overload]  # of any config
+    pairs = [f"{key}={value}" for key, value in values.items() if key not in unused]
+    lines: list[str] = []
+    line = " "
+    for pair in pairs:
+        if len(line) + len(pair) > 118:
+            lines, line = [*lines, line], " "
+        line += f" {pair}"
+    return "\n".join([f"{type(config).__name__}:", *lines, line, *(f"  {fact}" for fact in facts)])
+
+
+def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The differences between two sets of settings, one text for each."""
+    return [f"{name} was {was.get(name)!r}, now {now[name]!r}" for name in now if was.get(name) != now[name]]
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(value if isinstance(value, dict) else {key: value})
+    return flat

@@ -1,0 +1,55 @@
+"""Signals: stopping a run after its work is saved, and Ctrl-C at a prompt."""
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from types import FrameType
+
+from system.errors import UserError
+
+
+class Stopped(UserError):
+    """A signal ended the run; everything worth keeping was saved first."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, exit_code=128 + signal_number)
+
+
+class StopSignals:
+    """In this context the first SIGINT or SIGTERM is only recorded, so that current work can be saved; a second one stops at once."""
+
+    def __init__(self, promise: str) -> None:
+        self._promise = promise  # shown to the person who pressed Ctrl-C
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        with contextlib.suppress(OSError):  # the terminal may be gone; print is not safe in a signal handler
+            os.write(2, f"\n{self._promise}; press Ctrl-C again to stop at once\n".encode())
+        self.__exit__()
+
+
+@dataclass
+class Interrupt:
+    """Records whether Ctrl-C was pressed in this context."""
+
+    pressed: bool = False
+
+    def __enter__(self) -> "Interrupt":
+        self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)

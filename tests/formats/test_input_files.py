@@ -1,0 +1,75 @@
+"""The files that --input names, in a fixed order, and fingerprints that change with their contents."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from formats import input_files
+from formats.input_files import find_files, fingerprint
+from system.errors import UserError
+
+
+def refused(*inputs: str) -> str:
+    """The message for inputs that are bad flags."""
+    with pytest.raises(UserError) as caught:
+        find_files(inputs)
+    assert caught.value.exit_code == 2
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_files_folders_and_globs_give_files_in_a_fixed_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.txt", "a/z.txt", "a/deep/er/y.jsonl", "c/[1].json", "c/notes.md", "c/x.txt.bak", "d [2]/w.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def names(*inputs: str) -> list[str]:
+        return [path.as_posix() for path in find_files(inputs)]
+
+    assert names(".") == ["a/deep/er/y.jsonl", "a/z.txt", "b.txt", "c/[1].json", "d [2]/w.txt"]
+    assert names("c", "a") == ["c/[1].json", "a/deep/er/y.jsonl", "a/z.txt"]
+    assert names("**/*.txt") == ["a/z.txt", "b.txt", "d [2]/w.txt"]
+    assert names("b.txt", "?/*.txt", "b.txt") == ["b.txt", "a/z.txt", "b.txt"]
+    assert names("c/[1].json", "d [2]") == ["c/[1].json", "d [2]/w.txt"]
+    for other_kind in ("c/notes.md", "c/*", "c/x.txt.bak"):
+        assert "supported endings: .parquet, .jsonl" in refused(other_kind)
+    for missing in ("nothing.txt", "nothing/*.txt", "c/n*", "x" * 5000):
+        refused(missing)
+    assert "--input empty: no such file, or no file in it ends in .parquet, .jsonl" in refused("b.txt", "empty")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.jsonl"
+    path.parent.mkdir()
+    path.write_text("")
+    path.parent.chmod(0)
+    try:
+        assert f"--input {path}: " in refused(str(path))
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("whole_bytes", [1 << 30, 0])
+def test_a_fingerprint_changes_with_name_size_and_contents_but_not_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_bytes: int
+) -> None:
+    """Also for a large file, of which only parts are read, the first and the last bytes among them."""
+    monkeypatch.setattr(input_files, "WHOLE_BYTES", whole_bytes)
+    path = tmp_path / "a.txt"
+    data = bytes(range(256)) * 16384
+    path.write_bytes(data)
+    before = fingerprint(path)
+    assert before.startswith("a.txt (4,194,304 bytes, ")
+    assert fingerprint(path) == before
+    (tmp_path / "elsewhere").mkdir()
+    assert fingerprint(path.rename(tmp_path / "elsewhere" / "a.txt")) == before
+    for other in (data[:-1] + b"x", b"x" + data[1:], data + b"x"):
+        path.write_bytes(other)
+        assert fingerprint(path) != before
+    path.write_bytes(data)
+    assert fingerprint(path.rename(tmp_path / "b.txt")) != before

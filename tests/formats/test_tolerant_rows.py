@@ -1,0 +1,57 @@
+"""Rows or errors: a bad row comes as a text that says what is wrong with it, and the rows after it are still read."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from formats.tolerant_rows import Row, read_rows_or_errors
+from system.errors import UserError
+
+LINES = b'{"a": 1}\r\n\n[2]\nnot json\n\xff\n{"a": "\xc3\xa9"}'
+READ_LINES = [{"a": 1}, "expected an object, found a JSON list", "not JSON: ", "not valid UTF-8", {"a": "é"}]
+
+
+def read(path: Path) -> list[Row | str]:
+    return list(read_rows_or_errors(str(path), lambda fields: fields))
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.jsonl", LINES), ("A.JSONL.GZ", gzip.compress(LINES))])
+def test_bad_lines_do_not_end_the_file(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    found = [row[:10] if isinstance(row, str) and row.startswith("not JSON: ") else row for row in read(tmp_path / name)]
+    assert found == READ_LINES
+
+
+def test_each_line_of_a_text_file_is_a_response(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone \r\n \n\xff\n<|endoftext|>\nlast")
+    assert read(tmp_path / "a.txt") == [{"response": "one "}, "not valid UTF-8", {"response": "<|endoftext|>"}, {"response": "last"}]
+
+
+def test_a_json_file_is_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"a": 1}, 2, {"a": 3}]))
+    assert read(path) == [{"a": 1}, "expected an object, found a JSON int", {"a": 3}]
+    path.write_text("[1, ")
+    with pytest.raises(UserError, match="a.json is not JSON"):
+        read(path)
+    path.write_text('{"a": 1}')
+    with pytest.raises(UserError, match="expected one list of objects"):
+        read(path)
+
+
+def test_a_parquet_row_with_invalid_utf8_does_not_end_the_file(tmp_path: Path) -> None:
+    column = pyarrow.array([b"good", b"\xff", b"also good"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"a": column, "b": [1, 2, 3]}), tmp_path / "a.parquet")
+    rows = list(read_rows_or_errors(str(tmp_path / "a.parquet"), lambda fields: fields[:1]))
+    assert rows == [{"a": "good"}, "not valid UTF-8", {"a": "also good"}]
+
+
+def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    for name, message in (("a.jsonl", "no such file"), ("a.csv", "supported endings: .parquet, .jsonl")):
+        with pytest.raises(UserError, match=message) as caught:
+            read(tmp_path / name)
+        assert caught.value.exit_code == 2

@@ -1,0 +1,148 @@
+"""Documents to shards: they come back whole, in one split each, and every skipped or cut document is counted."""
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formats.shards import Dataset, Split, open_dataset
+from system.files import lock_folder
+from tests.conftest import fails_with, make_documents, run_script, write_jsonl
+from tests.preprocessing.in_process import contents, run_here
+from tokens.reversal import reorder
+from tokens.tokenizer import Tokenizer
+
+
+def read_back(dataset: Dataset, split: Split) -> list[str]:
+    """The documents of a split, decoded and reversed back."""
+    tokenizer = Tokenizer.load(dataset.folder)
+    documents = []
+    for shard in dataset.shards(split):
+        ids = np.fromfile(dataset.folder / shard.name, dtype="<u2")
+        starts = np.flatnonzero(ids == tokenizer.end_of_text)
+        assert len(starts) == shard.documents
+        assert starts[0] == 0
+        parts = [reorder(tokenizer.decode(part[1:].tolist()), dataset.order) for part in np.split(ids, starts[1:])]
+        assert sum(len(part.encode()) for part in parts) == shard.bytes
+        documents += parts
+    return documents
+
+
+def preprocess(source: Path, folder: Path, *flags: object) -> subprocess.CompletedProcess[str]:
+    return run_here("preprocess_xcoax.py", "--input", source, "--data-dir", folder, "--vocab-size", 400, "--val-share", 0.1, *flags)
+
+
+def test_documents_come_back_whole(dataset_folder: Path, documents: list[str]) -> None:
+    dataset = open_dataset(dataset_folder, check_hashes=True)
+    train, val = read_back(dataset, "train"), read_back(dataset, "val")
+    assert Counter(train + val) == Counter(documents)
+    assert not set(train) & set(val)
+    assert 0.05 < len(val) / len(documents) < 0.2
+    assert train != [text for text in documents if text in set(train)]  # shuffled
+
+
+def test_the_script_in_a_shell_writes_the_same_bytes_as_in_process(dataset_folder: Path, tmp_path: Path) -> None:
+    result = preprocess(dataset_folder.parent / "documents.jsonl", tmp_path / "data")
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / "data") == contents(dataset_folder)
+
+
+def test_forward_shards_hold_the_text_as_it_is(documents: list[str], tmp_path: Path, dataset_folder: Path) -> None:
+    source = write_jsonl(tmp_path / "documents.jsonl", documents)
+    result = preprocess(source, tmp_path / "forward", "--order", "forward", "--tokenizer", dataset_folder)
+    assert result.returncode == 0, result.stderr
+    forward, backward = open_dataset(tmp_path / "forward"), open_dataset(dataset_folder)
+    assert forward.order == "forward"
+    assert forward.meta["tokenizer_sha256"] == backward.meta["tokenizer_sha256"]
+    assert read_back(forward, "train") == read_back(backward, "train")  # the same documents in the same places, for a twin model
+
+
+def test_copies_are_in_the_same_split(tmp_path: Path) -> None:
+    result = preprocess(write_jsonl(tmp_path / "documents.jsonl", make_documents(150) * 4), tmp_path / "data")
+    assert result.returncode == 0, result.stderr
+    dataset = open_dataset(tmp_path / "data")
+    train, val = Counter(read_back(dataset, "train")), Counter(read_back(dataset, "val"))
+    assert not train.keys() & val.keys()
+    assert set((train + val).values()) == {4}
+
+
+def test_unusable_rows_are_skipped_and_counted(tmp_path: Path) -> None:
+    good = make_documents(50)
+    unusable = [{"text": ""}, {"text": " \n\t"}, {"text": None}, {"text": 7}, {"other": "x"}, {"text": "\ud800"}]
+    rows = [*({"text": text} for text in good), *unusable]
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows) + b'{"text": "\xff\xfe"}\n')
+    result = preprocess(source, tmp_path / "data")
+    assert result.returncode == 0, result.stderr
+    dataset = open_dataset(tmp_path / "data")
+    assert dataset.meta["counts"] == {"skipped: empty": 2, "skipped: invalid UTF-8": 2, "skipped: not text": 3}
+    assert "3 skipped: not text" in result.stdout
+    assert Counter(read_back(dataset, "train") + read_back(dataset, "val")) == Counter(good)
+
+
+def test_a_long_document_is_cut_and_counted(tmp_path: Path) -> None:
+    text = "\n".join(make_documents(120))
+    source, folder = tmp_path / "novel.txt", tmp_path / "data"
+    source.write_text(text, encoding="utf-8")
+    fails_with(preprocess(source, folder), 1, "usable documents: 1", "--max-document-bytes")
+    shutil.rmtree(folder)
+    result = preprocess(source, folder, "--max-document-bytes", 1024)
+    assert result.returncode == 0, result.stderr
+    dataset = open_dataset(folder)
+    parts = read_back(dataset, "train") + read_back(dataset, "val")
+    assert sum(map(len, parts)) == len(text)
+    assert all(part in text and len(part.encode()) <= 1024 for part in parts)
+    assert dataset.meta["counts"] == {"parts of cut documents": len(parts) - 1}
+
+
+def test_files_become_chunks_and_num_chunks_limits_them(tmp_path: Path) -> None:
+    texts = make_documents(350)
+    sources = write_jsonl(tmp_path / "a.jsonl", texts[:150]), write_jsonl(tmp_path / "b.jsonl", texts[150:])
+    for folder, flags in (("whole", ()), ("two", ("--num-chunks", 2))):
+        script = ("preprocess_xcoax.py", "--input", *sources, "--data-dir", tmp_path / folder, "--vocab-size", 400)
+        result = run_here(*script, *flags, chunk_documents=100)
+        assert result.returncode == 0, result.stderr
+    whole, two = open_dataset(tmp_path / "whole", check_hashes=True), open_dataset(tmp_path / "two")
+    assert len(whole.shards("train")) == 4
+    assert Counter(read_back(whole, "train") + read_back(whole, "val")) == Counter(texts)
+    assert Counter(read_back(two, "train") + read_back(two, "val")) == Counter(texts[:200])
+    assert (two.folder / "train_00001.bin").read_bytes() == (whole.folder / "train_00001.bin").read_bytes()
+
+
+def test_a_finished_folder_is_not_changed(dataset_folder: Path) -> None:
+    source = dataset_folder.parent / "documents.jsonl"
+    before = contents(dataset_folder)
+    result = preprocess(source, dataset_folder)
+    assert result.returncode == 0
+    assert "is already finished" in result.stdout
+    fails_with(preprocess(source, dataset_folder, "--seed", 3), 2, "with different settings: seed was 0, now 3", "another --data-dir")
+    assert contents(dataset_folder) == before
+
+
+def test_a_tokenizer_of_another_size_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    source = dataset_folder.parent / "documents.jsonl"
+    result = run_here("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "x", "--tokenizer", dataset_folder)
+    fails_with(result, 2, "--vocab-size 8888", "has 400 ids")
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "documents.jsonl", make_documents(60))
+    with lock_folder(tmp_path / "data", "--data-dir"):
+        result = preprocess(source, tmp_path / "data")
+    fails_with(result, 1, "another process is writing", "--data-dir")
+
+
+def test_too_little_text_for_the_vocabulary_is_one_line(tmp_path: Path) -> None:
+    """In a process, because SentencePiece could print to its stderr."""
+    source = write_jsonl(tmp_path / "documents.jsonl", ["few words here"] * 20)
+    fails_with(run_script("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "x"), 2, "--vocab-size 8888", "at most")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"text": ""}\n{"text": "  "}\n'])
+def test_no_usable_text_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "empty.jsonl").write_text(content)
+    fails_with(preprocess(tmp_path / "empty.jsonl", tmp_path / "data"), 1, "no usable text")

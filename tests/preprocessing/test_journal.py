@@ -1,0 +1,78 @@
+"""The journal: a run that ends at any step resumes to the same bytes, and only with the same settings."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from formats.shards import open_dataset
+from tests.conftest import fails_with, make_documents, make_pairs, write_jsonl, write_pairs
+from tests.preprocessing.in_process import Crash, contents, run_here
+
+CHUNK = 50
+
+
+@pytest.fixture(scope="module")
+def document_flags(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Three chunks of documents in two files."""
+    folder = tmp_path_factory.mktemp("documents")
+    texts = make_documents(2 * CHUNK + 30)
+    sources = write_jsonl(folder / "a.jsonl", texts[:70]), write_jsonl(folder / "b.jsonl", texts[70:])
+    return ["preprocess_xcoax.py", "--input", *sources, "--vocab-size", 400, "--val-share", 0.1]
+
+
+@pytest.fixture(scope="module")
+def pair_flags(tmp_path_factory: pytest.TempPathFactory, dataset_folder: Path) -> list[object]:
+    """Three chunks of pairs, of which later ones hold copies of earlier pairs."""
+    pairs = make_pairs(2 * CHUNK)
+    rows = [*pairs, *pairs[::7], {"instruction": "last", "output": "last"}]
+    source = write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", rows)
+    return ["preprocess_instruct.py", "--input", source, "--tokenizer", dataset_folder, "--vocab-size", 400, "--val-share", 0.1]
+
+
+@pytest.mark.parametrize("kind", ["document_flags", "pair_flags"])
+def test_a_run_that_ends_at_any_step_resumes_to_the_same_bytes(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    flags = request.getfixturevalue(kind)
+    whole = tmp_path / "whole"
+    result = run_here(*flags, "--data-dir", whole, chunk_documents=CHUNK)
+    assert result.returncode == 0, result.stderr
+    dataset = open_dataset(whole, content=None)
+    assert len(dataset.shards("train")) == 3
+    assert dataset.meta["counts"] == ({"skipped: exact copy of another": 15} if kind == "pair_flags" else {})
+    resumed = Counter[str]()
+    for rename in itertools.count():  # tokenizer, plan, the shards and the record of each chunk, meta.json
+        folder = tmp_path / str(rename)
+        try:
+            run_here(*flags, "--data-dir", folder, chunk_documents=CHUNK, crash_at_rename=rename)
+        except Crash:
+            result = run_here(*flags, "--data-dir", folder, chunk_documents=CHUNK)
+        else:
+            break
+        assert result.returncode == 0, result.stderr
+        resumed[result.stdout.partition("resuming")[2].partition(": ")[2].partition("\n")[0]] += 1
+        assert contents(folder) == contents(whole)
+    shards = len(dataset.shards("train")) + len(dataset.shards("val"))
+    assert rename == 1 + 1 + shards + 3 + 1
+    assert resumed[""] == 2  # before the plan, a run starts over
+    assert resumed["3 chunks are done"] == 1
+    assert sum(resumed.values()) == rename
+
+
+def test_a_started_folder_refuses_other_settings(document_flags: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with pytest.raises(Crash):
+        run_here(*document_flags, "--data-dir", folder, crash_at_rename=2)
+    assert (folder / "unfinished" / "plan.json").is_file()
+    result = run_here(*document_flags, "--data-dir", folder, "--order", "forward")
+    fails_with(result, 2, "was started with different settings: order was 'backward', now 'forward'", "another --data-dir", "delete")
+
+
+def test_a_finished_folder_loses_what_a_killed_run_left(document_flags: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    assert run_here(*document_flags, "--data-dir", folder).returncode == 0
+    whole = contents(folder)
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "plan.json").write_text("{}")
+    assert "is already finished" in run_here(*document_flags, "--data-dir", folder).stdout
+    assert contents(folder) == whole

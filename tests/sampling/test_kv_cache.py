@@ -1,0 +1,57 @@
+"""The KV cache: prefill and decode give the logits of a full pass, in any slot."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import GPT
+from sampling.kv_cache import KVCache
+from tests.sampling.conftest import random_model
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    return random_model()
+
+
+def full_pass(model: GPT, sequences: list[list[int]]) -> Tensor:
+    """The logits after each sequence (B, V)."""
+    return torch.stack([model(torch.tensor([ids]))[0, -1] for ids in sequences])
+
+
+@torch.inference_mode()
+def test_logits_are_those_of_a_full_pass(model: GPT) -> None:
+    cache = KVCache(model, 4)
+    prompts = [[5, 6], [7, 8, 9], [7, 8, 9]]
+    torch.testing.assert_close(cache.prefill([5, 6]), full_pass(model, [[5, 6]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(cache.prefill([7, 8, 9], copies=2), full_pass(model, prompts[1:]), atol=1e-4, rtol=0)
+    assert cache.lengths == [2, 3, 3]
+    first, second = [1, 2, 3], [4, 5, 6]
+    for count, ids in enumerate((first, second), start=1):
+        generated = list(zip(first, second, strict=True))
+        sequences = [prompt + list(pair[:count]) for prompt, pair in zip(prompts, generated, strict=True)]
+        torch.testing.assert_close(cache.decode(ids), full_pass(model, sequences), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_sequences_of_one_length_are_decoded_alike(model: GPT) -> None:
+    cache = KVCache(model, 2)
+    cache.prefill([5, 6])
+    cache.prefill([7, 8])
+    torch.testing.assert_close(cache.decode([1, 2]), full_pass(model, [[5, 6, 1], [7, 8, 2]]), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_last_sequence_moves_into_a_freed_slot(model: GPT) -> None:
+    cache = KVCache(model, 3)
+    for prompt in ([1], [2, 3, 4], [5, 6]):
+        cache.prefill(prompt)
+    cache.free(0)
+    assert cache.lengths == [2, 3]
+    torch.testing.assert_close(cache.decode([8, 9]), full_pass(model, [[5, 6, 8], [2, 3, 4, 9]]), atol=1e-4, rtol=0)
+    cache.free(1)
+    assert cache.lengths == [3]
+    cache.prefill([7, 7])
+    torch.testing.assert_close(cache.decode([1, 2]), full_pass(model, [[5, 6, 8, 1], [7, 7, 2]]), atol=1e-4, rtol=0)
+    cache.clear()
+    assert cache.lengths == []

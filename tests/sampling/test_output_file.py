@@ -1,0 +1,67 @@
+"""The output file: one run writes it at a time, an earlier run is resumed only with the same settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formats.tolerant_rows import Row
+from sampling.output_file import OUTPUT_ENDINGS, OutputFile
+from system.errors import BAD_FLAGS, UserError
+from tests.sampling.conftest import rows_of
+
+
+@pytest.mark.parametrize("ending", OUTPUT_ENDINGS)
+def test_an_interrupted_run_is_resumed_after_its_last_complete_row(tmp_path: Path, ending: str) -> None:
+    rows: list[Row] = [{"x": index, "text": "é\n日本"} for index in range(5)]
+    rows[1] = {**rows[1], "error": "bad"}
+
+    def interrupted(done: int) -> Any:
+        yield from rows[done : done + 2]
+        raise KeyboardInterrupt
+
+    path = tmp_path / f"a{ending}"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            OutputFile(path, {"seed": 1}).write(interrupted)
+    assert not path.exists()
+    with (tmp_path / f"a{ending}.unfinished").open("ab") as file:
+        file.write(b'{"x": 4, "te')
+    output = OutputFile(path, {"seed": 1})
+    output.write(lambda done: rows[done:])
+    assert (output.done, output.errors) == (5, 1)
+    assert [{name: value for name, value in row.items() if value is not None} for row in rows_of(path)] == rows
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
+    first, second = (OutputFile(tmp_path / "a.jsonl", {}) for _ in range(2))
+
+    def rows(done: int) -> list[Row]:
+        with pytest.raises(UserError, match="another process is writing"):
+            second.write(lambda done: [])
+        return [{"x": 1}]
+
+    first.write(rows)
+    assert rows_of(tmp_path / "a.jsonl") == [{"x": 1}]
+
+
+def test_rows_that_fit_into_no_table_are_kept_as_lines(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"do not fit into one table.*b.parquet.unfinished"):
+        OutputFile(tmp_path / "b.parquet", {}).write(lambda done: [{"id": 1 << 70}])
+    _, line = (tmp_path / "b.parquet.unfinished").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["id"] == 1 << 70
+
+
+def test_an_unfinished_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    unfinished = tmp_path / "b.jsonl.unfinished"
+    unfinished.write_text(json.dumps({"source": "a.txt (10 bytes)"}) + "\n", encoding="utf-8")
+    output = OutputFile(tmp_path / "b.jsonl", {"source": "a.txt (11 bytes)"})
+    with pytest.raises(UserError, match=r"with other settings: source was 'a.txt \(10 bytes\)', now 'a.txt \(11 bytes\)'") as error:
+        output.write(lambda done: [])
+    assert error.value.exit_code == BAD_FLAGS
+    unfinished.write_text("[]\n", encoding="utf-8")
+    with pytest.raises(UserError, match="was not written by this program") as error:
+        output.write(lambda done: [])
+    assert error.value.exit_code == BAD_FLAGS

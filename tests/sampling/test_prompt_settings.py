@@ -1,0 +1,63 @@
+"""Commands at the prompt: they say what is allowed, and a bad value changes nothing."""
+
+import pytest
+
+from config import SampleConfig
+from sampling.prompt_settings import HELP, PromptSettings
+
+DEFAULTS = "temp=0.7  top_k=0  top_p=1.0  min_p=0.0  tokens=200  samples=1  seed=off  raw is off"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("temp=-1", "temp=-1.0: 0 or more; nothing changed"),
+        ("temp=nan", "temp=nan: 0 or more; nothing changed"),
+        ("temp=hot", "temp=hot: expected a number; nothing changed"),
+        ("top_k=-3", "top_k=-3: 0 (off) or more; nothing changed"),
+        ("top_k=1.5", "top_k=1.5: expected a whole number; nothing changed"),
+        ("top_p=0", "top_p=0.0: above 0, up to 1 (off); nothing changed"),
+        ("min_p=2", "min_p=2.0: from 0 (off) to 1; nothing changed"),
+        ("tokens=-1", "tokens=-1: 0 or more; nothing changed"),
+        ("samples=0", "samples=0: from 1 to 1000; nothing changed"),
+        ("samples=1" + "0" * 400, f"samples=1{'0' * 400}: from 1 to 1000; nothing changed"),
+        ("seed=x", "seed=x: expected a whole number; nothing changed"),
+    ],
+)
+def test_a_bad_value_changes_nothing(line: str, answer: str) -> None:
+    settings = PromptSettings(SampleConfig())
+    assert settings.run_command(line) == answer
+    assert settings.describe() == DEFAULTS
+
+
+def test_commands_change_the_settings() -> None:
+    settings = PromptSettings(SampleConfig())
+    assert settings.run_command("settings") == DEFAULTS
+    for line in ("temp 0", "TOP_K = 0", "top_k=99999", "top_p=0.9", "min_p=0.1", "tokens=5", "samples=2", "seed 3", "raw=off", "raw"):
+        assert "expected" not in (settings.run_command(line) or "expected"), line
+    assert settings.describe() == "temp=0.0  top_k=99999  top_p=0.9  min_p=0.1  tokens=5  samples=2  seed=3  raw is on"
+    assert settings.run_command("seed=off") == "seed=off"
+    assert settings.config.seed is None
+    assert settings.run_command("help") == settings.run_command("?") == HELP
+
+
+@pytest.mark.parametrize("line", ["the cat sleeps", " help", " temp=1", "colour=red", "temp is high", ""])
+def test_a_text_is_no_command(line: str) -> None:
+    settings = PromptSettings(SampleConfig())
+    assert settings.run_command(line) is None
+    assert settings.suggest(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "suggestion"),
+    [
+        ("tmp=1", "no setting tmp; did you mean temp?"),
+        ("temprature=1", "no setting temprature; did you mean temp?"),
+        ("max-new-tokens=9", "no setting max_new_tokens; did you mean tokens?"),
+        ("setings", "did you mean settings? To use it as a text, start the line with a space"),
+    ],
+)
+def test_a_near_command_gets_a_suggestion(line: str, suggestion: str) -> None:
+    assert PromptSettings(SampleConfig()).run_command(line) is None
+    assert suggestion in (PromptSettings.suggest(line) or "")
+    assert PromptSettings.suggest(f"{line}\nand more") is None

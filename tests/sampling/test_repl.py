@@ -1,0 +1,192 @@
+"""The interactive prompt as a person uses it, in a real pseudo-terminal."""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from sampling.repl import read_lines
+from tests.conftest import ROOT
+
+ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")
+TIMEOUT_SECONDS = 60
+
+
+def plain(text: str) -> str:
+    """The text without the sequences that move the cursor."""
+    return ESCAPE.sub("", text).replace("\r", "")
+
+
+@contextmanager
+def terminal(
+    script: str, *flags: object, state: Path, columns: int = 80, variables: dict[str, str] | None = None
+) -> Iterator["pexpect.spawn[str]"]:
+    """A sampler in a terminal of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    child = pexpect.spawn(
+        sys.executable,
+        [str(ROOT / script), *map(str, flags)],
+        env={**inherited, "TERM": "xterm-256color", "XDG_STATE_HOME": str(state), "OMP_NUM_THREADS": "1", **(variables or {})},
+        encoding="utf-8",
+        dimensions=(24, columns),
+        timeout=TIMEOUT_SECONDS,
+    )
+    try:
+        yield child
+    finally:
+        child.close(force=True)
+
+
+def answer(child: "pexpect.spawn[str]", line: str, label: str) -> str:
+    """What appears between a line and the next prompt."""
+    child.sendline(line)
+    child.expect_exact(f"\n{label}> ")
+    return plain(child.before or "")
+
+
+def leave(child: "pexpect.spawn[str]") -> None:
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0, child.before
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_endings_get_texts_that_differ_until_a_seed_is_set(checkpoints: dict[str, Path], tmp_path: Path, columns: int) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 12]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path, columns=columns) as child:
+        child.expect_exact("ending> ")
+        first, second = (answer(child, "the cat sleeps", "ending") for _ in range(2))
+        for text in (first, second):
+            assert re.search(r"the\s+cat\s+sleeps\s+\d+\s+tokens\s+in", text), text
+        assert first != second
+        assert "seed=7" in answer(child, "seed=7", "ending")
+        texts = [re.sub(r"\d+\s+tokens\s+in.*", "", answer(child, "the cat sleeps", "ending"), flags=re.DOTALL) for _ in range(2)]
+        assert texts[0] == texts[1]
+        leave(child)
+
+
+def test_commands_work_at_the_prompt(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    with terminal("sample_xcoax.py", "--model-path", checkpoints["pretraining"], state=tmp_path, columns=200) as child:
+        child.expect_exact("ending> ")
+        before = answer(child, "settings", "ending")
+        assert "temp=0.7  top_k=0  top_p=1.0  min_p=0.0  tokens=200  samples=1  seed=off  raw is off" in before
+        assert "temp=hot: expected a number; nothing changed" in answer(child, "temp=hot", "ending")
+        assert "no setting tmp; did you mean temp?" in answer(child, "tmp=1", "ending")
+        assert answer(child, "settings", "ending").split("settings")[1] == before.split("settings")[1]
+        for line in ("temp 0", "tokens=5", "samples=2", "raw"):
+            assert "expected" not in answer(child, line, "ending")
+        assert "sleeps cat the" in answer(child, "the cat sleeps", "ending")  # the order of the model
+        assert "a b help" in answer(child, "raw", "ending") + answer(child, " a b help", "ending")
+        assert "tokens=0" in answer(child, "tokens=0", "ending")
+        assert "samples=1" in answer(child, "samples=1", "ending")
+        assert "the end\n0 tokens" in answer(child, "the end", "ending").replace("\n\n", "\n")
+        assert "Ctrl-D" in answer(child, "help", "ending")
+        child.sendline("")
+        child.sendline("   ")
+        child.sendline("quit")
+        child.expect(pexpect.EOF)
+
+
+def test_ctrl_c_stops_a_text_and_keeps_what_is_generated(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--num-samples", 999, "--max-new-tokens", 400]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("ending> ")
+        child.sendintr()
+        child.expect_exact("Press Ctrl-D to leave")
+        child.expect_exact("ending> ")
+        child.sendline("the cat sleeps")
+        child.expect("sleeps.*sleeps")  # the typed line, and a text that grows
+        child.setwinsize(30, 40)
+        child.sendintr()
+        child.expect_exact("by Ctrl-C")
+        assert plain(child.before or "").replace("\n", " ").count("the cat sleeps") >= 1
+        child.expect_exact("\nending> ")
+        leave(child)
+
+
+def test_several_lines_can_be_pasted_and_the_history_is_kept(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 3]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("ending> ")
+        child.send("\x1b[200~one day\nthe cat\nsleeps\x1b[201~\r")
+        child.expect_exact("tokens in")
+        assert re.search(r"one day\nthe cat\nsleeps\n\d+ $", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("first line\nsecond line\n")  # from a terminal without bracketed paste
+        child.expect_exact("tokens in")
+        assert re.search(r"first line\nsecond line\n\d+ $", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("\x1b[200~samples=2\nprint(samples)\x1b[201~\r")  # marked as pasted: a text, even if it looks like a command
+        child.expect(r"\d tokens in")
+        assert re.search(r"samples=2\nprint\(samples\)\n\d* ?$", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("temps=2\nprint(temps)\n")  # nearly a command, but not alone
+        child.expect(r"\d tokens in")
+        assert re.search(r"temps=2\nprint\(temps\)\n\d* ?$", plain(child.before or ""))
+        child.expect_exact("ending> ")
+        child.send("samples=2\ntokens=2\none day\n")  # typed ahead: the commands are run
+        child.expect(r"\d tokens in")
+        assert "[1/2]" in (child.before or "") and "[2/2]" in (child.before or "")
+        child.expect_exact("ending> ")
+        child.send("samples=1\nremember me\n")
+        child.expect(r"\d tokens in")
+        child.expect_exact("ending> ")
+        child.send("the last one\n\x04")  # Ctrl-D typed ahead
+        child.expect(pexpect.EOF)
+        assert re.search(r"\d tokens in", child.before or "")
+    assert "remember me" in (tmp_path / "backgpt" / "ending.history").read_text(encoding="utf-8")
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("ending> ")
+        child.send("\x1b[A\r")  # arrow up
+        child.expect_exact("tokens in")
+        assert "the last one" in plain(child.before or "")
+
+
+def test_a_plain_terminal_gets_plain_text(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 9]
+    for name, value in (("TERM", "dumb"), ("NO_COLOR", "1")):
+        with terminal("sample_xcoax.py", *flags, state=tmp_path, variables={name: value}) as child:
+            child.expect_exact("ending> ")
+            child.sendline("the cat sleeps")
+            child.expect_exact("tokens in")
+            seen = child.before or ""
+            assert not re.search(r"\x1b\[[0-9;]*[3-9][0-9]*m", seen)  # no color
+            assert name != "TERM" or "\x1b" not in seen
+            child.expect_exact("ending> ")
+            leave(child)
+
+
+def test_responses_get_instructions_best_first(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["tuning"], "--max-new-tokens", 9, "--num-samples", 4]
+    with terminal("sample_xcoax_instruct.py", *flags, state=tmp_path) as child:
+        child.expect_exact("response> ")
+        text = answer(child, "The cat is sleeping.", "response")
+        scores = [float(score) for score in re.findall(r"^(-\d+\.\d{3}) ", text, flags=re.MULTILINE)]
+        assert len(scores) == 4
+        assert scores == sorted(scores, reverse=True)
+        assert "tokens/s" in text
+        leave(child)
+
+
+def test_generated_text_cannot_control_the_terminal(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    hostile = "a \x1b]0;title\x07 \x1b[2J \x9b31m \u202e b"
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 2, "--prompt", hostile]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect(pexpect.EOF)
+        seen = child.before or ""
+        assert not any(part in seen for part in ("\x1b]0;", "\x07", "\x1b[2J", "\x9b", "\u202e"))
+        assert "␛]0;title␇ ␛[2J" in plain(seen)
+
+
+def test_the_non_empty_lines_of_a_pipe_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"One end.\r\n\n \nbad \xff bytes\nlast 7"), "utf-8"))
+    assert list(read_lines()) == ["One end.", "bad \ufffd bytes", "last 7"]
+    monkeypatch.setattr(sys, "stdin", None)
+    assert list(read_lines()) == []

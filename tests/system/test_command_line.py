@@ -1,0 +1,57 @@
+"""The command line: a preset, flags over it, and near misses that are answered with the nearest name."""
+
+import pytest
+
+from config import TrainConfig
+from presets import PREPROCESS_PRESETS, TRAIN_PRESETS
+from system.command_line import read_flags
+from system.errors import UserError
+
+
+def train_flags(*arguments: str) -> TrainConfig:
+    return read_flags(TRAIN_PRESETS, "Train.", list(arguments))
+
+
+def test_flags_change_the_preset_named_first_or_else_the_first_preset() -> None:
+    assert train_flags() == TRAIN_PRESETS["xcoax"]
+    config = train_flags("tinystories", "--max-steps", "7", "--n-layer", "3")
+    assert (config.max_steps, config.model.n_layer) == (7, 3)
+    assert config.model.n_embed == TRAIN_PRESETS["tinystories"].model.n_embed
+
+
+def test_the_arguments_of_the_process_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train_xcoax.py", "demo", "--max-steps", "7"])
+    assert read_flags(TRAIN_PRESETS, "Train.").max_steps == 7
+
+
+def test_an_unknown_preset_gives_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'tinystories'") as caught:
+        train_flags("tinystory")
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_flag_gives_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train_flags("--n-layers", "4")
+    assert caught.value.code == 2
+    assert "--n-layer" in capsys.readouterr().err
+
+
+def test_values_are_checked() -> None:
+    with pytest.raises(UserError, match="--max-steps 0: above 0"):
+        train_flags("--max-steps", "0")
+
+
+def test_input_without_a_file_is_refused() -> None:
+    with pytest.raises(UserError, match="--input: no file named") as caught:
+        read_flags(PREPROCESS_PRESETS, "Preprocess.", ["--input"])
+    assert caught.value.exit_code == 2
+
+
+def test_help_names_the_presets_and_the_one_whose_defaults_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train_flags("demo", "--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Presets, named first: xcoax, tinystories, demo. The defaults below are those of 'demo'." in text
+    assert "(default: 400)" in text  # its --max-steps

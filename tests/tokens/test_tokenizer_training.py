@@ -1,0 +1,34 @@
+"""Training the tokenizer: deterministic, no piece across lines, and vocabularies that are too large or too small."""
+
+import pytest
+
+from system.errors import UserError
+from tests.tokens.conftest import TRAINING_TEXTS
+from tokens.tokenizer import Tokenizer
+from tokens.tokenizer_training import train_tokenizer
+
+
+def test_training_is_deterministic(tokenizer: Tokenizer) -> None:
+    assert train_tokenizer(TRAINING_TEXTS, 420).sha256 == tokenizer.sha256
+
+
+def test_no_piece_holds_a_line_break(tokenizer: Tokenizer) -> None:
+    newline = tokenizer.encode("\n")
+    assert tokenizer.encode("cat\n\ndog") == [*tokenizer.encode("cat"), *newline * 2, *tokenizer.encode("dog")]
+
+
+def test_a_vocabulary_too_large_for_the_text_is_refused_with_the_limit() -> None:
+    with pytest.raises(UserError, match=r"--vocab-size 5000: the sample of text is enough for \d+ at most"):
+        train_tokenizer(["a small text"], 5000)
+
+
+def test_no_text_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing to train the tokenizer on"):
+        train_tokenizer(["", "\n\n"], 400)
+
+
+def test_with_more_characters_than_ids_the_rare_ones_fall_back_to_bytes() -> None:
+    texts = ["".join(chr(0x4E00 + i) for i in range(3000)), "plain words here " * 200]
+    small = train_tokenizer(texts, 320)
+    assert small.vocab_size == 320
+    assert small.decode(small.encode(texts[0])) == texts[0]

@@ -1,0 +1,4 @@
+"""Strings and ids: word reversal, the tokenizer, the prompt format.
+
+Uses config and system.
+"""

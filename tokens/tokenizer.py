@@ -1,0 +1,92 @@
+"""The tokenizer: a SentencePiece model, its special tokens, and the bytes of text behind each id."""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from system.errors import BAD_FLAGS, UserError
+
+END_OF_TEXT = "<|endoftext|>"
+# Control symbols: no text encodes to them, however it is spelled. Only code inserts them.
+SPECIAL_TOKENS = (
+    END_OF_TEXT,
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|instruction|>",
+    "<|response|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+)
+SPACE = "▁"  # how SentencePiece writes a space
+
+
+class Tokenizer:
+    """A SentencePiece model, kept as the bytes of its file so that data folders and checkpoints can carry it."""
+
+    def __init__(self, model: bytes, name: str = "the tokenizer") -> None:
+        self.model = model
+        try:
+            self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError(f"{name} is not a SentencePiece model") from error
+        for token in SPECIAL_TOKENS:
+            if not self.processor.is_control(self.processor.piece_to_id(token)):
+                raise UserError(f"{name} has no control symbol {token}. Train one with: python preprocess_xcoax.py")
+        if not any(self.processor.is_byte(id) for id in range(self.vocab_size)):
+            raise UserError(f"{name} has no byte fallback, so it would lose text. Train one with: python preprocess_xcoax.py")
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a tokenizer.model, or the one in a data folder."""
+        file = path / "tokenizer.model" if path.is_dir() else path
+        try:
+            return cls(file.read_bytes(), str(file))
+        except OSError as error:
+            raise UserError(f"no tokenizer at {file}: {error.strerror}", BAD_FLAGS) from error
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.processor.get_piece_size())
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.model).hexdigest()
+
+    def special_id(self, token: str) -> int:
+        assert token in SPECIAL_TOKENS, token
+        return int(self.processor.piece_to_id(token))
+
+    @property
+    def end_of_text(self) -> int:
+        return self.special_id(END_OF_TEXT)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; never a special one."""
+        return list(self.processor.encode(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens have none. Bytes that are not valid UTF-8 become U+FFFD."""
+        return str(self.processor.decode([int(id) for id in ids]))
+
+    @cached_property
+    def bytes_per_id(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text behind each id: turns a loss per token into bits per byte."""
+        return np.array([self._bytes_of(id) for id in range(self.vocab_size)], dtype=np.int64)
+
+    @cached_property
+    def begins_word(self) -> NDArray[np.bool_]:
+        """Ids that may follow a complete word: those that begin with a space or a line break, and the end of the text."""
+        return np.array([self.decode([id])[:1] in (" ", "\n") or id == self.end_of_text for id in range(self.vocab_size)])
+
+    def _bytes_of(self, id: int) -> int:
+        if self.processor.is_byte(id):
+            return 1
+        if self.processor.is_control(id) or self.processor.is_unknown(id):
+            return 0
+        return len(self.processor.id_to_piece(id).replace(SPACE, " ").encode())

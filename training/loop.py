@@ -1,0 +1,145 @@
+"""The training loop: steps, evaluations and checkpoints, until the last step or a signal."""
+
+import dataclasses
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from config import LoopConfig
+from formats.batches import Batch
+from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
+from model import GPT
+from system.device import peak_flops
+from system.errors import UserError
+from system.signals import Stopped, StopSignals
+from training.loss import Loss, measure_loss
+from training.loss_curve import draw_loss_curve
+from training.run_log import RunLog
+from training.step import Stepper, StepResult
+from training.task import Batches, TrainingTask
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(self, config: LoopConfig, model: GPT, task: TrainingTask, device: torch.device, dtype: torch.dtype) -> None:
+        self.config = config
+        self.model = model
+        self.task = task
+        self.folder = Path(config.out_dir)
+        self.signals = StopSignals("finishing this step and saving")
+        self.log = RunLog(config, self.signals)
+        self.stepper = Stepper(config, model, device, dtype, self.log.say)
+        self.step = self.tokens = 0
+        self.resumed_step = self.saved_step = 0
+        self.best_loss = math.inf
+
+    def run(self) -> None:
+        """Train to the last step, or until a signal; then draw the loss curve."""
+        config, size = self.config, self.config.sequences_per_step
+        peak = peak_flops(self.stepper.device, self.stepper.dtype)
+        log = self.log.open(self.step, self.tokens, self.model.flops_per_token(), peak)
+        with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read while a step runs
+            batch = reader.submit(self.task.draw, self.step * size, size)
+            while True:
+                is_stopping, is_last = self.signals.received is not None, self.step >= config.max_steps
+                is_new = self.step > self.resumed_step or self.step == 0
+                if is_new and (self.step % config.eval_every == 0 or is_last):
+                    self.evaluate()
+                elif is_new and is_stopping and self.step:
+                    self.save(LAST, math.nan)
+                if is_last or is_stopping:
+                    break
+                current, batch = batch.result(), reader.submit(self.task.draw, (self.step + 1) * size, size)
+                result = self.take_step(current)
+                log.step(self.step, self.tokens, result)
+        draw_loss_curve(self.folder)
+        if self.signals.received and self.step < config.max_steps:
+            kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
+            raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", self.signals.received)
+
+    def take_step(self, batch: Batch) -> StepResult:
+        """One optimizer step; a loss or gradient that is not finite ends the run."""
+        result = self.stepper.step(batch, self.step)
+        if not result.is_finite:
+            raise self._diverged(f"step {self.step + 1}: the loss is {result.loss}, the gradient norm {result.grad_norm}")
+        self.step += 1
+        self.tokens += batch.tokens
+        return result
+
+    def evaluate(self) -> None:
+        """Measure, sample, save, report. The time it takes does not count as training time."""
+        with self.log.throughput.paused():
+            loss = self._measure("validation", self.task.validation)
+            if not math.isfinite(loss.nats_per_token):
+                raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
+            controls = {name: self._measure(name, batches) for name, batches in self.task.controls.items()}
+            sample = self.task.sample(self.model, self.step)
+            is_best = self.step > 0 and loss.nats_per_token < self.best_loss
+            report = self.log.evaluation(self.step, self.tokens, loss, controls, sample, is_best)
+            if self.step:
+                self.best_loss = min(self.best_loss, loss.nats_per_token)
+                self.save(LAST, loss.nats_per_token)
+            if is_best:
+                self.save(BEST, loss.nats_per_token)
+            self.log.say(report)
+
+    def _measure(self, name: str, batches: Batches) -> Loss:
+        """The loss on batches, with a progress bar."""
+
+        def measure() -> Loss:
+            shown = tqdm(batches(self.stepper.micro_batch), desc=name, unit=" batches", leave=False, disable=None)
+            return measure_loss(self.model, shown, self.task.tokenizer.bytes_per_id, self.stepper.dtype)
+
+        return self.stepper.within_memory(measure)
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; the last saved step is {self.saved_step}. Try a lower --lr, a longer --warmup-steps or --dtype float32; "
+            "if it fails again at once, start over in another --out-dir"
+        )
+
+    def save(self, name: str, val_loss: float) -> None:
+        """Write a checkpoint; the last one also holds what resuming needs."""
+        resume_state = {
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.stepper.device.type == "cuda" else [],
+            },
+            "best_val_loss": self.best_loss,
+        }
+        save_checkpoint(
+            self.folder / name,
+            model=self.model,
+            train_config=dataclasses.asdict(self.config),
+            stage=self.task.stage,
+            must_match=dict(self.task.must_match),
+            tokenizer=self.task.tokenizer,
+            order=self.task.order,
+            step=self.step,
+            tokens=self.tokens,
+            val_loss=val_loss,
+            resume_state=resume_state if name == LAST else None,
+        )
+        self.saved_step = self.step
+
+    def resume(self, last: Checkpoint) -> None:
+        """Continue from a last checkpoint as if the run had never stopped."""
+        assert last.resume_state is not None
+        self.model.load_state_dict(last.weights)
+        self.stepper.optimizer.load_state_dict(last.resume_state["optimizer"])
+        self.stepper.scaler.load_state_dict(last.resume_state["scaler"])
+        random = last.resume_state["random"]
+        torch.set_rng_state(random["cpu"])
+        if self.stepper.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(random["cuda"])
+        self.step = self.resumed_step = self.saved_step = last.step
+        self.tokens, self.best_loss = last.tokens, last.resume_state["best_val_loss"]
+        best = self.folder / BEST
+        if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best, self.task.stage).step == last.step):
+            self.save(BEST, last.val_loss)  # the run was killed between the two

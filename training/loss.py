@@ -1,0 +1,44 @@
+"""The loss of a model on batches."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from config import IGNORE_INDEX
+from formats.batches import Batch
+from model import GPT
+from system.device import autocast
+
+
+class Loss(NamedTuple):
+    """How well a model predicts text; lower is better."""
+
+    nats_per_token: float
+    bits_per_byte: float  # the same, independent of the tokenizer
+
+
+def batch_to_device(batch: Batch, device: torch.device) -> list[torch.Tensor]:
+    """The arguments with which a model returns the loss of the batch."""
+    arrays = [array for array in (batch.inputs, batch.targets, batch.segment_ids) if array is not None]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    return [tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device) for tensor in tensors]
+
+
+@torch.no_grad()
+def measure_loss(model: GPT, batches: Iterable[Batch], bytes_per_id: NDArray[np.int64], dtype: torch.dtype) -> Loss:
+    """The mean loss over all targets of the batches. The model stays in evaluation mode."""
+    device = model.embedding.weight.device
+    model.eval()
+    nats, tokens, text_bytes = 0.0, 0, 0
+    for batch in batches:
+        with autocast(device, dtype):
+            nats += model(*batch_to_device(batch, device)).item()
+        counted = batch.targets[batch.targets != IGNORE_INDEX]
+        tokens += len(counted)
+        text_bytes += int(bytes_per_id[counted].sum())
+    assert tokens, "nothing to measure"
+    return Loss(nats / tokens, nats / math.log(2) / max(text_bytes, 1))

@@ -1,0 +1,32 @@
+"""loss.png: the training and validation loss over the tokens seen."""
+
+from pathlib import Path
+
+from system.files import atomic_write
+from training.metrics import read_metrics
+
+PICTURE = "loss.png"
+
+
+def draw_loss_curve(folder: Path) -> Path:
+    """Draw loss.png from metrics.jsonl; returns its path."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import; needs no display
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(folder)
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, label, style in (("loss", "training, single steps", "-"), ("val_loss", "validation", "o-")):
+        points = [(row["tokens"] / 1e6, row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=f"{label}: {points[-1][1]:.3f} at the end", linewidth=1.2, markersize=4)
+    axes.set_xlabel("training tokens (millions)")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title(str(folder))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    with atomic_write(folder / PICTURE) as file:
+        figure.savefig(file, format="png")
+    return folder / PICTURE

@@ -1,0 +1,64 @@
+"""metrics.jsonl, one row per event, and TensorBoard files on request."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from system.errors import UserError
+from system.files import atomic_write
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends a row for each event. A resumed run drops the rows after its checkpoint, since it repeats those steps."""
+
+    def __init__(self, folder: Path, resumed_step: int, tensorboard: bool) -> None:
+        path = folder / METRICS
+        rows = [row for row in read_metrics(folder) if row["step"] <= resumed_step] if resumed_step and path.is_file() else []
+        with atomic_write(path) as file:
+            file.write("".join(_line(row) for row in rows).encode())
+        self._file = path.open("a", encoding="utf-8")
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
+
+    def add(self, step: int, **values: float | str) -> None:
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+        if self._writer:
+            for name, value in values.items():
+                add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
+                add(name, value, step)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run; a last line cut off by a kill is left out."""
+    path = folder / METRICS
+    if not path.is_file():
+        raise UserError(f"no {path}: nothing has been trained there yet")
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row as JSON, with null for infinity and NaN, which JSON lacks."""
+    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,98 @@
+"""Starting a training run, or resuming it from its last checkpoint."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from config import LoopConfig
+from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
+from model import GPT
+from system.compiler import compile_problem, is_compiler_error
+from system.device import choose_device, choose_dtype, device_name
+from system.errors import UserError, first_line
+from system.files import write_json
+from system.settings import changed_settings, describe_settings
+from training.loop import Trainer
+from training.loss_curve import PICTURE, draw_loss_curve
+from training.task import TrainingTask
+
+
+def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[], GPT], longer: str, *facts: str) -> None:
+    """Train a new model, or resume. `longer` is the flag that extends a finished run."""
+    folder = Path(config.out_dir)
+    last = checkpoint_to_resume(config, task)
+    if last and last.step >= config.max_steps:
+        draw_loss_curve(folder)
+        print(f"{last.path} is already at step {last.step} of {config.max_steps}. To train longer, raise {longer}")
+        return
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    problem = compile_problem(device) if config.compile else None
+    if problem:
+        print(f"torch.compile does not work here, continuing without it: {problem}")
+    torch.manual_seed(config.seed)
+    model = make_model().to(device)
+    model.checkpoint_activations = config.checkpoint_activations
+    require_disk_space(folder, model)
+    trainer = Trainer(config, model, task, device, dtype)
+    size = f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
+    print(describe_settings(config, size, *facts))
+    if last:
+        trainer.resume(last)
+        changes = changed_settings(last.train_config, dataclasses.asdict(config))
+        print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
+        del last  # frees its weights
+    write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
+    if config.compile and not problem:
+        model.compile(dynamic=False)
+    try:
+        trainer.run()
+    except RuntimeError as error:
+        if not is_compiler_error(error):
+            raise
+        raise UserError(
+            f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
+            "or set TORCHINDUCTOR_CACHE_DIR to another folder"
+        ) from error
+    print(f"finished: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; loss curve in {folder / PICTURE}")
+
+
+def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint | None:
+    """The last checkpoint of this run, if there is one; that of a different run is refused."""
+    path = Path(config.out_dir) / LAST
+    if not path.is_file():
+        if path.with_name(BEST).is_file():
+            raise UserError(
+                f"{path.with_name(BEST)} belongs to a run that left no {LAST} to resume from. Use another --out-dir, or delete it"
+            )
+        return None
+    last = load_checkpoint(path, task.stage, mapped=False)  # mapped, the file would keep its disk space after it is replaced
+    if last.resume_state is None:
+        raise UserError(f"{path} holds no optimizer state, so it cannot be resumed. Use another --out-dir, or delete it")
+    if last.stage != task.stage:
+        raise UserError(f"{path} comes from {last.stage}, and this is {task.stage}. Use another --out-dir")
+    was = dataclasses.asdict(last.model_config) | {"tokenizer": last.tokenizer.sha256[:12], "order": last.order}
+    now = dataclasses.asdict(config.model) | {"tokenizer": task.tokenizer.sha256[:12], "order": task.order}
+    # A batch is a range of a shuffled order: with a different size or seed some sequences would come twice and some never.
+    was |= {"sequences per step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
+    now |= {"sequences per step": config.sequences_per_step, "seed": config.seed}
+    was, now = was | last.must_match, now | dict(task.must_match)
+    changes = changed_settings(was, now)
+    if changes:
+        raise UserError(f"{path} comes from a different run: {'; '.join(changes)}. Use the same settings or another --out-dir")
+    return last
+
+
+def require_disk_space(folder: Path, model: GPT) -> None:
+    """Refuse to start where the checkpoints will not fit: best, last, and the temporary file that replaces one of them."""
+    last = 3 * 4 * model.count_parameters()  # weights and at most two moments, in float32
+    there = sum((folder / name).stat().st_size for name in (BEST, LAST) if (folder / name).is_file())
+    needed, free = last // 3 + 2 * last - there, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: the checkpoints need {needed / 1e6:,.0f} MB more, but only {free / 1e6:,.0f} MB are free. "
+            "Free some space or use another --out-dir"
+        )

@@ -1,0 +1,72 @@
+"""What a run reports: log lines beside a progress bar, and metrics.jsonl."""
+
+import contextlib
+import signal
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+from config import LoopConfig
+from system.errors import discard_output
+from system.signals import StopSignals
+from training.loss import Loss
+from training.metrics import MetricsLog
+from training.step import StepResult
+from training.throughput import Throughput
+
+
+class RunLog:
+    """The reports of one run. A reader that leaves (`| head`, a `tee` that got the same Ctrl-C) counts as a wish to stop."""
+
+    def __init__(self, config: LoopConfig, signals: StopSignals) -> None:
+        self._config = config
+        self._signals = signals
+        self._context = contextlib.ExitStack()
+
+    def open(self, step: int, tokens: int, flops_per_token: float, peak_flops: float | None) -> "RunLog":
+        """Begin to report from this step on; use the result as a context."""
+        self._progress = tqdm(total=self._config.max_steps, initial=step, unit=" steps", disable=None, smoothing=0.05)
+        self._context.enter_context(self._progress)
+        self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
+        self.throughput = Throughput(tokens, flops_per_token, peak_flops)
+        return self
+
+    def step(self, step: int, tokens: int, result: StepResult) -> None:
+        """Report a training step, every `log_every` steps."""
+        self._progress.update()
+        if step % self._config.log_every and step != 1:
+            return
+        speed = self.throughput.measure(tokens)
+        self._metrics.add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
+        share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
+        self.say(
+            f"step {step}/{self._config.max_steps}  loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  "
+            f"{speed['tokens_per_second']:,.0f} tokens/s  {speed['tflops']:.2f} TFLOP/s{share}"
+        )
+
+    def evaluation(self, step: int, tokens: int, loss: Loss, controls: dict[str, Loss], sample: str, is_best: bool) -> str:
+        """Write an evaluation to metrics.jsonl; returns the lines to print once its checkpoint is saved."""
+        values = {"val_loss": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte}
+        line = f"step {step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
+        for name, control in controls.items():
+            key = name.replace(" ", "_")
+            values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
+            line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
+        self._metrics.add(step, tokens=tokens, **values, sample=sample)
+        line += ", the best so far" if is_best else ""
+        return "\n".join([line, *("    | " + text for text in sample.splitlines())])
+
+    def say(self, text: str) -> None:
+        """Print beside the progress bar."""
+        try:
+            tqdm.write(text)
+        except BrokenPipeError:
+            discard_output()
+            self._signals.received = self._signals.received or signal.SIGPIPE
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._context.close()

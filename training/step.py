@@ -1,0 +1,93 @@
+"""One optimizer step: gradients over micro-batches as large as memory allows, clipped, then applied."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from config import IGNORE_INDEX, LoopConfig
+from formats.batches import Batch
+from model import GPT
+from system.device import autocast
+from system.errors import UserError
+from training.loss import batch_to_device
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
+
+T = TypeVar("T")
+
+
+class StepResult(NamedTuple):
+    """What one step measured."""
+
+    loss: float
+    lr: float
+    grad_norm: float
+    is_finite: bool  # False: the run is lost, and the weights were left alone
+
+
+class Stepper:
+    """The model and its optimizer."""
+
+    def __init__(self, config: LoopConfig, model: GPT, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> None:
+        self.config = config
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self.optimizer = make_optimizer(model, config, device.type)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.micro_batch = config.batch_size  # sequences per forward pass; halved when memory runs out
+        self._say = say
+
+    def step(self, batch: Batch, number: int) -> StepResult:
+        """Step `number` of the schedule on a batch, in as many micro-batches as it takes."""
+        lr = learning_rate(self.config, number)
+        loss = self.within_memory(lambda: self.accumulate_gradients(batch))
+        self.optimizer.set_learning_rate(lr)
+        for optimizer in self.optimizer.optimizers:
+            self.scaler.unscale_(optimizer)
+        limit = self.config.grad_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        # With a scaler an infinite gradient is ordinary: the step is skipped and the scale lowered, unless it is at its lowest.
+        overflowed = not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1)
+        if overflowed or not math.isfinite(loss):
+            return StepResult(loss, lr, norm, False)
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return StepResult(loss, lr, norm, True)
+
+    def accumulate_gradients(self, batch: Batch) -> float:
+        """Gradients of the mean loss over all targets of the batch; returns that loss."""
+        self.model.train()
+        self.optimizer.zero_grad()
+        targets = int((batch.targets != IGNORE_INDEX).sum())
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(batch.inputs), self.micro_batch):
+            part = batch[start : start + self.micro_batch]
+            with autocast(self.device, self.dtype):
+                loss = self.model(*batch_to_device(part, self.device)) / targets
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total.item()
+
+    def within_memory(self, compute: Callable[[], T]) -> T:
+        """The result of `compute`, with the micro-batch halved until it fits; the batch of a step stays the same."""
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                pass  # what the failed attempt holds is only freed outside this block
+            if self.micro_batch == 1:
+                raise UserError(
+                    f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "
+                    f"Try --checkpoint-activations. If it is already on, use a model with a shorter context or a smaller shape"
+                )
+            self.micro_batch = math.ceil(self.micro_batch / 2)
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            torch.compiler.reset()  # or the new shape would be compiled with dynamic sizes, which is slower
+            parts = math.ceil(self.config.sequences_per_step / self.micro_batch)
+            self._say(f"out of memory: now {self.micro_batch} sequences per micro-batch, {parts} micro-batches per step")

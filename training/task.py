@@ -1,0 +1,26 @@
+"""What the training loop needs to know about a task; pretraining and tuning are two of them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from config import Order, Stage
+from formats.batches import Batch
+from model import GPT
+from tokens.tokenizer import Tokenizer
+
+Batches = Callable[[int], Iterable[Batch]]  # the same sequences every time, in batches of the given size
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A task for the training loop."""
+
+    stage: Stage
+    tokenizer: Tokenizer
+    order: Order
+    draw: Callable[[int, int], Batch]  # (first, count): sequences of an endless order, a function of its arguments alone
+    validation: Batches
+    sample: Callable[[GPT, int], str]  # text that the model writes at this step, for people to read; may be empty
+    controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
+    must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
