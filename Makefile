@@ -10,13 +10,12 @@ demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
 
 # One torch thread per process: more would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
-
 test: .venv/installed-dev lint
-	$(PYTEST) -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m "not long"
 
+# One process: the demo takes all cores.
 test-long: .venv/installed-dev
-	$(PYTEST) -m long
+	$(BIN)/pytest -m long
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
