@@ -6,6 +6,8 @@
 The bound is the speed of the matrix-vector products of a token alone. All ratios are from the same run.
 """
 
+from system.startup import run_script
+
 import torch
 
 from model import GPT
@@ -14,7 +16,6 @@ from sampling.benchmark import batch_rate, full_pass_seconds, random_model, sing
 from sampling.inference_weights import prepare_for_inference
 from system.command_line import read_flags
 from system.device import choose_device, choose_dtype, device_name
-from system.errors import run_script
 
 
 def main() -> None:

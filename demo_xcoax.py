@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from system.startup import run_script
+
 import torch
 
 from formats.checkpoint import BEST, load_checkpoint
@@ -23,7 +25,8 @@ from presets import FINETUNE_PRESETS, PREPROCESS_PRESETS, TRAIN_PRESETS
 from sampling.engine import Engine
 from sampling.generation import EndingPrompter, ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
-from system.errors import UserError, run_script
+from system.errors import UserError
+from system.escapes import escape_controls
 from system.signals import StopSignals
 from tokens.prompt_format import PromptFormat
 
@@ -87,7 +90,7 @@ def write_towards(path: Path) -> None:
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, model.config.block_size)
     params = SamplingParams(model.config.block_size, temperature=0.7)
     for ending, (text, _) in zip(ENDINGS, generate_texts(Engine(model), prompter, ENDINGS, params), strict=True):
-        print("\n  ending: " + ending.replace("\n", " / ") + "\n" + "\n".join(f"    | {line}" for line in text.splitlines()))
+        print(f"\n  ending: {ending}\n" + "\n".join(f"    | {line}" for line in escape_controls(text).split("\n")))
 
 
 def write_instructions(path: Path, held_out: Path) -> None:
@@ -113,7 +116,8 @@ def write_instructions(path: Path, held_out: Path) -> None:
 
 def show(response: str, written: str, true: str) -> None:
     """One response with the generated instruction and, if it differs, the true one."""
-    print(f"    response: {response}\n    it asks:  {written}" + ("" if written == true else f"\n    true was: {true}") + "\n")
+    text = f"    response: {response}\n    it asks:  {written}" + ("" if written == true else f"\n    true was: {true}")
+    print(escape_controls(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ section that cannot be measured, such as instructions for a model that is not tu
 import time
 from pathlib import Path
 
+from system.startup import run_script
+
 import torch
 
 from evaluation.evaluated_model import load_models
@@ -19,7 +21,7 @@ from evaluation.report_card import describe_run, fill
 from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
 from system.device import choose_device
-from system.errors import UserError, run_script
+from system.errors import UserError
 
 
 def main() -> None:

@@ -10,12 +10,13 @@ resume from the last checkpoint.
 
 from pathlib import Path
 
+from system.startup import run_script
+
 import torch
 
 from formats.checkpoint import load_checkpoint
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
-from system.errors import run_script
 from system.files import lock_folder
 from training.loss_curve import draw_loss_curve
 from training.run import run_training
@@ -31,7 +32,7 @@ def main() -> None:
     base = load_checkpoint(Path(config.model_path))
     tuning = Tuning(config, base, open_tuning_data(config, base))
     with lock_folder(folder, "--out-dir"):
-        run_training(tuning.config, tuning.task(), lambda: base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
+        run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ to resume.
 import time
 from pathlib import Path
 
+from system.startup import run_script
+
 from preprocessing.instruct_pairs import load_tokenizer, pair_settings, preprocess_pairs
 from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import INSTRUCT_PRESETS
 from system.command_line import read_flags
-from system.errors import run_script
 from system.files import lock_folder
 from system.settings import describe_settings
 

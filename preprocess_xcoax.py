@@ -10,12 +10,13 @@ You can stop the script at any time; run the same command again to resume.
 import time
 from pathlib import Path
 
+from system.startup import run_script
+
 from preprocessing.documents import document_settings, preprocess_documents
 from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import PREPROCESS_PRESETS
 from system.command_line import read_flags
-from system.errors import run_script
 from system.files import lock_folder
 from system.settings import describe_settings
 

@@ -9,12 +9,13 @@ A model trained on forward text (--order forward) continues from a beginning ins
 
 import sys
 
+from system.startup import run_script
+
 from presets import SAMPLE_PRESETS
 from sampling.generation import EndingPrompter
 from sampling.loading import load_engine
 from sampling.terminal_sampler import TerminalSampler
 from system.command_line import read_flags
-from system.errors import run_script
 from system.terminal import Screen
 
 GREETING = "Type an ending and press Enter: it writes what led there. `help` shows the settings, Ctrl-D leaves."
@@ -27,7 +28,7 @@ def main() -> None:
         print(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", file=sys.stderr)
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
     sampler = TerminalSampler(Screen(), engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
-    sampler.run(config, config.prompt, "ending", GREETING)
+    sampler.run(config, config.prompt, GREETING)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@
 You can stop the work on a file at any time; run the same command again to resume.
 """
 
+from system.startup import run_script
+
 from presets import SAMPLE_INSTRUCT_PRESETS
 from sampling.file_jobs import run_file_job
 from sampling.generation import ResponsePrompter
 from sampling.loading import MAX_SEQUENCES, load_engine
 from sampling.terminal_sampler import TerminalSampler
 from system.command_line import read_flags
-from system.errors import UserError, run_script
+from system.errors import UserError
 from system.terminal import Screen
 from tokens.prompt_format import PromptFormat
 
@@ -23,7 +25,7 @@ GREETING = "Type a response and press Enter: it writes the instruction. `help` s
 
 def main() -> None:
     config = read_flags(SAMPLE_INSTRUCT_PRESETS, __doc__)
-    checkpoint, engine = load_engine(config, "tuning", config.batch_size if config.input else MAX_SEQUENCES)
+    checkpoint, engine = load_engine(config, "tuning", config.batch_size if config.output else MAX_SEQUENCES)
     if checkpoint.stage != "tuning":
         raise UserError(
             f"{checkpoint.path} was pretrained and not tuned: it does not know instructions. Tune it with: "
@@ -35,7 +37,7 @@ def main() -> None:
         run_file_job(config, checkpoint, engine, prompter, prompt_format)
         return
     sampler = TerminalSampler(Screen(), engine, prompter, best_first=True, grows_left=checkpoint.order == "backward")
-    sampler.run(config, config.response, "response", GREETING)
+    sampler.run(config, config.response, GREETING)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ You can stop it at any time; run the same command again to resume from the last 
 import dataclasses
 from pathlib import Path
 
+from system.startup import run_script
+
 from model import GPT
 from presets import TRAIN_PRESETS
 from system.command_line import read_flags
-from system.errors import run_script
 from system.files import lock_folder
 from training.loss_curve import draw_loss_curve
 from training.pretraining import describe_data, open_training_data, pretraining_task

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import tyro
@@ -16,22 +17,43 @@ class Checked(Protocol):
         """Raise a UserError for a value that is out of range."""
 
 
+# The names of data sets in commands of earlier versions of the published project.
+EARLIER_NAMES = {"tiny": "tinystories", "fineweb": "xcoax"}
+
 Config = TypeVar("Config", bound=Checked)
 
 
 def read_flags(presets: dict[str, Config], description: str | None, arguments: list[str] | None = None) -> Config:
-    """The configuration of a run: a preset, named by the first word or else the first of all, with the flags applied to it."""
+    """The configuration of a run: a preset, named by the first word or else the first of all, with the flags applied to it.
+
+    Where the script uses a checkpoint, the first word may also be its path.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next(iter(presets))
     if arguments and not arguments[0].startswith("-"):
-        name, arguments = arguments[0], arguments[1:]
-    if name not in presets:
-        nearest = difflib.get_close_matches(name, presets, n=1, cutoff=0.0)[0]
-        raise UserError(f"no preset {name!r}. Did you mean {nearest!r}? Presets: {', '.join(presets)}", BAD_FLAGS)
+        word, arguments = arguments[0], arguments[1:]
+        if word in presets:
+            name = word
+        elif hasattr(presets[name], "model_path") and (word.endswith(".pt") or Path(word).exists()):
+            arguments = ["--model-path", word, *arguments]
+        else:
+            raise _no_preset(presets, word, arguments)
     preset = presets[name]
+    if "--dataset" in arguments and not hasattr(preset, "dataset"):
+        raise _no_preset(presets, "--dataset", arguments)
     usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
     config = tyro.cli(type(preset), default=preset, args=arguments, description=usage)
     config.check()
     if "--input" in arguments and not getattr(config, "input", None):
         raise UserError("--input: no file named", BAD_FLAGS)
     return config
+
+
+def _no_preset(presets: dict[str, Config], word: str, arguments: list[str]) -> UserError:
+    """The error for a wrong first word, with the command that was probably meant."""
+    named = arguments[arguments.index("--dataset") + 1 :] if "--dataset" in arguments else []
+    wanted = (named or [word])[0]
+    nearest = EARLIER_NAMES.get(wanted) or difflib.get_close_matches(wanted, presets, n=1, cutoff=0.0)[0]
+    what = "a preset is named by the first word" if word == "--dataset" else f"no preset {word!r}"
+    meant = f"python {Path(sys.argv[0]).name} {nearest}".removesuffix(f" {next(iter(presets))}")
+    return UserError(f"{what}. Did you mean: {meant}? Presets: {', '.join(presets)}", BAD_FLAGS)

@@ -1,14 +1,12 @@
-"""User errors: one line on stderr and an exit code, never a traceback."""
+"""User errors, and the checks that raise them."""
 
-import io
+import errno
 import math
 import os
-import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 BAD_FLAGS = 2
+LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
 
 
 def first_line(error: BaseException) -> str:
@@ -34,14 +32,14 @@ def require_positive(config: object, *names: str) -> None:
     """Require that these numbers of a configuration are above 0."""
     for name in names:
         value = getattr(config, name)
-        require(value > 0 and math.isfinite(value), f"--{name.replace('_', '-')} {value}: above 0")
+        require(value > 0 and math.isfinite(value), f"--{name.replace('_', '-')} {value}: a number above 0")
 
 
 def require_not_negative(config: object, *names: str) -> None:
     """Require that these numbers of a configuration are 0 or more."""
     for name in names:
         value = getattr(config, name)
-        require(value >= 0, f"--{name.replace('_', '-')} {value}: 0 or more")
+        require(value >= 0 and math.isfinite(value), f"--{name.replace('_', '-')} {value}: a number of 0 or more")
 
 
 def discard_output() -> None:
@@ -49,24 +47,13 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function and exit with the code that a shell expects."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
-    try:
-        main()
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        discard_output()
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        if error.errno is None:  # not from the operating system
-            raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"{Path(sys.argv[0]).name}: {error.strerror}{place}. Fix this and run the same command again", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+def describe_os_error(error: OSError) -> str:
+    """What the operating system refused, where, and what to do."""
+    place = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what_to_do = "Free some space there"
+    elif error.errno == errno.EFBIG:
+        what_to_do = "Raise the file size limit (ulimit -f), or write to another file system"
+    else:
+        what_to_do = "Fix this"
+    return f"{error.strerror}{place}. {what_to_do} and run the same command again"

@@ -1,7 +1,6 @@
 """Files that are whole or absent, and folders and files that only one process may write."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from system.errors import UserError
+from system.json_text import to_json
 
 
 @contextmanager
@@ -16,19 +16,40 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A temporary file that durably replaces `path` when the block succeeds; otherwise the old file stays."""
     temporary = path.with_name(f"{path.name}.part")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def rename(temporary: Path, path: Path) -> None:
+    """Durably give a complete file its final name, which may be taken: the folder is synced too."""
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system that name no file, such as a full disk while writing, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON."""
     with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((to_json(value, indent=1) + "\n").encode("utf-8", "replace"))
 
 
 @contextmanager

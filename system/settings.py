@@ -1,6 +1,7 @@
 """Settings as text: all of a run's, and what differs between two runs."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 
@@ -8,10 +9,11 @@ def describe_settings(config: object, *facts: str, unused: tuple[str, ...] = ())
     """The resolved configuration, printed before a long run starts."""
     values = _flatten(dataclasses.asdict(config))  # type: ignore[call-overload]  # of any config
     pairs = [f"{key}={value}" for key, value in values.items() if key not in unused]
+    width = shutil.get_terminal_size((120, 24)).columns - 2
     lines: list[str] = []
     line = " "
     for pair in pairs:
-        if len(line) + len(pair) > 118:
+        if len(line) + len(pair) > width:
             lines, line = [*lines, line], " "
         line += f" {pair}"
     return "\n".join([f"{type(config).__name__}:", *lines, line, *(f"  {fact}" for fact in facts)])

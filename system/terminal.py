@@ -1,12 +1,13 @@
-"""Text on a terminal: control characters escaped, lines wrapped, growing texts redrawn."""
+"""Text on a terminal: lines wrapped, growing texts redrawn, typing hidden while they grow."""
 
+import contextlib
 import io
 import re
 import sys
+import termios
 import textwrap
 import time
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.cells import cell_len
@@ -14,28 +15,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from system.escapes import escape_controls
+
 REFRESH_SECONDS = 0.05
-
-
-def escape_controls(text: str) -> str:
-    """Replace control characters and changes of text direction by visible ones, so that the text cannot control the terminal."""
-    return "".join(map(_escape, text)) if not text.isascii() or not text.isprintable() else text
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if character == "\n":
-        return character
-    if character == "\t":
-        return "    "
-    if code < 0x20:
-        return chr(0x2400 + code)  # its symbol in the Control Pictures block
-    if code == 0x7F:
-        return "\u2421"
-    changes_direction = 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x200E, 0x200F, 0x061C)
-    if changes_direction or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-        return f"\\u{code:04x}"
-    return character
 
 
 def wrap_from_end(text: str, width: int) -> list[str]:
@@ -74,6 +56,22 @@ def _start_of_fitting_end(text: str, width: int) -> int:
         start -= 1
         used += cell_len(text[start])
     return start
+
+
+@contextlib.contextmanager
+def without_echo() -> Iterator[None]:
+    """In this context typed text is not shown, which would break the screen; it is kept for the next prompt."""
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (OSError, ValueError, termios.error):  # not a terminal
+        yield
+        return
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 class Screen:

@@ -1,9 +1,11 @@
 """The command line: a preset, flags over it, and near misses that are answered with the nearest name."""
 
+from pathlib import Path
+
 import pytest
 
 from config import TrainConfig
-from presets import PREPROCESS_PRESETS, TRAIN_PRESETS
+from presets import PREPROCESS_PRESETS, SAMPLE_PRESETS, TRAIN_PRESETS
 from system.command_line import read_flags
 from system.errors import UserError
 
@@ -25,9 +27,32 @@ def test_the_arguments_of_the_process_are_the_default(monkeypatch: pytest.Monkey
 
 
 def test_an_unknown_preset_gives_the_nearest() -> None:
-    with pytest.raises(UserError, match="Did you mean 'tinystories'") as caught:
+    with pytest.raises(UserError, match=r"no preset 'tinystory'. Did you mean: python \S+ tinystories\? Presets: xcoax") as caught:
         train_flags("tinystory")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["--dataset", "tiny", "--prompt", "x"], "sample_xcoax.py tinystories?"),
+        (["--dataset", "fineweb"], "sample_xcoax.py?"),
+        (["prepare-dataset", "--dataset", "fineweb"], "sample_xcoax.py?"),
+        (["prepare-dataset", "--dataset", "tinystories"], "sample_xcoax.py tinystories?"),
+    ],
+)
+def test_commands_of_earlier_versions_get_the_command_of_today(arguments: list[str], command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["sample_xcoax.py", *arguments])
+    with pytest.raises(UserError) as caught:
+        read_flags(SAMPLE_PRESETS, "Sample.")
+    assert f"Did you mean: python {command}" in str(caught.value)
+
+
+def test_the_first_word_may_be_a_checkpoint(tmp_path: Path) -> None:
+    assert read_flags(SAMPLE_PRESETS, "Sample.", ["out/x.pt", "--seed", "3"]).model_path == "out/x.pt"
+    assert read_flags(SAMPLE_PRESETS, "Sample.", [str(tmp_path)]).model_path == str(tmp_path)
+    with pytest.raises(UserError, match="no preset"):
+        train_flags(str(tmp_path))
 
 
 def test_an_unknown_flag_gives_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +63,7 @@ def test_an_unknown_flag_gives_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_values_are_checked() -> None:
-    with pytest.raises(UserError, match="--max-steps 0: above 0"):
+    with pytest.raises(UserError, match="--max-steps 0: a number above 0"):
         train_flags("--max-steps", "0")
 
 

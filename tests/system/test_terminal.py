@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from sampling.prompt_settings import HELP
-from system.terminal import escape_controls, hanging_indent, wrap_from_end
+from system.escapes import escape_controls
+from system.terminal import hanging_indent, wrap_from_end
 
 
 @given(st.text())

@@ -1,0 +1,59 @@
+"""How a script starts and ends: one line for every error that the user can fix, and for Ctrl-C from the first moment on.
+
+The only module whose import has an effect: until `run_script` takes over, Ctrl-C ends the process in one line instead of a
+traceback out of some import. So a script imports it before anything else.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from system.errors import UserError, describe_os_error, discard_output
+from system.escapes import one_line
+
+LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, f"\n{_script()}: interrupted\n".encode())
+    os._exit(128 + number)
+
+
+def _script() -> str:
+    return Path(sys.argv[0]).name
+
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background of a shell, it stays so
+    signal.signal(signal.SIGINT, _interrupted)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main function and exit with the code that a shell expects."""
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
+    try:
+        main()
+    except UserError as error:
+        _leave(str(error), error.exit_code)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno is None:  # not from the operating system
+            raise
+        _leave(describe_os_error(error), 1)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        _leave("interrupted", 128 + signal.SIGINT)
+
+
+def _leave(message: str, exit_code: int) -> NoReturn:
+    print(f"{_script()}: {one_line(message, LONGEST_ERROR)}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,86 @@
+"""The end of a script: one line on stderr and the right exit code for what a user can cause; other errors keep their traceback."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from system.startup import LONGEST_ERROR, run_script
+
+import pytest
+
+from system.errors import UserError
+from tests.conftest import ROOT
+
+
+def end_of(main: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[object, str]:
+    """The exit code of a script, and what it prints on stderr."""
+    monkeypatch.setattr("sys.argv", ["/somewhere/script.py"])
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "printed"),
+    [
+        (UserError("no data. Run: make"), 1, "script.py: no data. Run: make\n"),
+        (UserError("--lr 0: above 0", 2), 2, "script.py: --lr 0: above 0\n"),
+        (
+            PermissionError(13, "Permission denied", "out/x"),
+            1,
+            "script.py: Permission denied: out/x. Fix this and run the same command again\n",
+        ),
+        (
+            OSError(28, "No space left on device", "out/x"),
+            1,
+            "script.py: No space left on device: out/x. Free some space there and run the same command again\n",
+        ),
+        (
+            OSError(27, "File too large", "out/x"),
+            1,
+            "script.py: File too large: out/x. Raise the file size limit (ulimit -f), or write to another file system "
+            "and run the same command again\n",
+        ),
+        (UserError("no field \x1b[31mred\x07\nof two lines"), 1, "script.py: no field \u241b[31mred\u2407 of two lines\n"),
+        (KeyboardInterrupt(), 130, "\nscript.py: interrupted\n"),
+    ],
+)
+def test_what_a_user_can_cause_ends_in_one_line(
+    error: BaseException, exit_code: int, printed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert end_of(raising(error), capsys, monkeypatch) == (exit_code, printed)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("not from the operating system")])
+def test_other_errors_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        run_script(raising(error))
+
+
+def test_a_script_that_works_returns() -> None:
+    run_script(lambda: None)
+
+
+def test_a_name_of_a_megabyte_makes_no_long_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = end_of(raising(UserError(f"no field {'x' * (1 << 20)}. Choose one with --field")), capsys, monkeypatch)
+    assert len(printed) <= LONGEST_ERROR + len("script.py: \n")
+    assert printed.startswith("script.py: no field xxx") and printed.endswith("Choose one with --field\n")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8])
+def test_ctrl_c_while_a_script_imports_ends_it_in_one_line(seconds: float) -> None:
+    process = subprocess.Popen([sys.executable, str(ROOT / "sample_xcoax.py")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) in ((130, "\nsample_xcoax.py: interrupted\n"), (1, errors)), errors
+    assert "Traceback" not in errors
