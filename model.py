@@ -47,12 +47,12 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)  # (B, H, T, D)
 
 
-def segment_positions_and_mask(examples: Tensor) -> tuple[Tensor, Tensor]:
+def segment_positions_and_mask(segment_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Position of each token in its segment (B, T), and the mask (B, 1, T, T): a token attends to its own segment, up to itself."""
-    index = torch.arange(examples.shape[1], device=examples.device)  # (T)
-    begins = F.pad(examples[:, 1:] != examples[:, :-1], (1, 0), value=True)  # (B, T)
+    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)  # (T)
+    begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)  # (B, T)
     positions = index - torch.where(begins, index, 0).cummax(dim=1).values  # (B, T)
-    mask = (examples[:, :, None] == examples[:, None, :]) & (index[:, None] >= index)  # (B, T, T)
+    mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (index[:, None] >= index)  # (B, T, T)
     return positions, mask.unsqueeze(1)
 
 
@@ -161,7 +161,7 @@ class GPT(nn.Module):
         return weight  # (V padded, C)
 
     def forward(self, ids: Tensor, targets: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
-        """Logits in float32 (B, T, V); or, with targets, the SUM of the cross-entropy in nats over the targets that are not IGNORE.
+        """Logits in float32 (B, T, V); or, with targets, the SUM of the cross-entropy in nats over the targets that are not IGNORE_INDEX.
 
         The caller divides the sum by the number of targets in the whole step, so that micro-batches add up exactly.
         `segment_ids` (B, T) mark several examples packed into one sequence: equal within an example, different between

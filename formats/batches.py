@@ -1,7 +1,7 @@
 """Batches of sequences for training and validation, and the order in which they are drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,6 +29,20 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that the model reads, without padding."""
         return int((self.targets != IGNORE_INDEX).sum() if self.segment_ids is None else (self.segment_ids != PADDING).sum())
+
+
+@dataclass(frozen=True)
+class BatchSeries:
+    """A known number of batches, each read when it is needed."""
+
+    count: int
+    read: Callable[[int], Batch]  # the batch with this number
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.read, range(self.count))
 
 
 class Windows:

@@ -4,9 +4,11 @@ A checkpoint contains only tensors, numbers, strings, bytes, lists and dicts, so
 """
 
 import pickle
+import warnings
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -14,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from config import ModelConfig, Order, Script, Stage
 from model import GPT
 from presets import command_for
-from system.errors import UserError
+from system.errors import UserError, first_line
 from system.files import atomic_write
 from tokens.tokenizer import Tokenizer
 
@@ -22,6 +24,8 @@ FORMAT = 1
 MAKERS: dict[Stage, Script] = {"pretraining": "train_xcoax.py", "tuning": "finetune_xcoax.py"}
 BEST = "best_checkpoint.pt"
 LAST = "last_checkpoint.pt"
+# What contents of the wrong shape or type can raise.
+UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
 
 
@@ -46,7 +50,10 @@ class Checkpoint:
         """The model with its weights, on the device."""
         with torch.device("meta"), _NoInitialization():
             model = GPT(self.model_config)
-        model.load_state_dict(self.weights, assign=True)
+        try:
+            model.load_state_dict(self.weights, assign=True)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise UserError(f"{self.path} is damaged: its weights do not fit its config ({first_line(error)})") from error
         return model.to(device)
 
 
@@ -104,18 +111,19 @@ def save_checkpoint(
 def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = True) -> Checkpoint:
     """Read a checkpoint without running anything in it; if mapped, tensors are read from the file when used.
 
-    The stage only decides which command is suggested if there is no checkpoint; callers check the stage of what they get.
+    Every byte is compared with the checksums in the file, about a second per gigabyte. The stage only decides which command
+    is suggested if there is no checkpoint; callers check the stage of what they get.
     """
     path = path / BEST if path.is_dir() else path
-    make = command_for(MAKERS[stage], path.parent)
     if not path.is_file():
-        there = [] if path.name in (BEST, LAST) else sorted(str(other) for other in path.parent.glob("*.pt"))
-        raise UserError(f"no checkpoint at {path}. " + (f"There is {' and '.join(there)}" if there else f"Run: {make}"))
+        raise _missing(path, stage)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        _check_archive(path)
+        with warnings.catch_warnings(action="ignore"):  # torch warns about TorchScript before it refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         if content["format"] != FORMAT:
-            raise UserError(f"{path} has checkpoint format {content['format']}, not {FORMAT}. Make it again: {make}")
-        return Checkpoint(
+            raise UserError(f"{path} has checkpoint format {content['format']}, and this version reads {FORMAT}. {_way_out(path, stage)}")
+        checkpoint = Checkpoint(
             path=path,
             weights=content["model"],
             model_config=ModelConfig(**content["model_config"]),
@@ -129,8 +137,55 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             val_loss=content["val_loss"],
             resume_state={name: content[name] for name in RESUMING} if RESUMING[0] in content else None,
         )
+        _check_contents(checkpoint)
     # All that a foreign or damaged file can raise: refusals of the unpickler, a broken archive, unexpected contents.
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, *UNEXPECTED) as error:
         raise UserError(
-            f"{path} is not a checkpoint of this project, or is damaged; nothing in it was run. Make it again: {make}"
+            f"{path} is not a checkpoint of this project, or is damaged ({first_line(error)}); nothing in it was run. "
+            f"{_way_out(path, stage)}"
         ) from error
+    return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Compare every byte with the checksums that torch.save writes and torch.load ignores."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its contents are compressed, as torch.save never does")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} does not match")
+
+
+def _check_contents(checkpoint: Checkpoint) -> None:
+    """Refuse contents that contradict each other, before anything is made from them."""
+    config, weights = checkpoint.model_config, checkpoint.weights
+    try:
+        config.check()
+    except UserError as error:
+        raise ValueError(f"its config is impossible: {error}") from error
+    layers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    shape = tuple(weights["embedding.weight"].shape)
+    if len(layers) != config.n_layer or shape != (config.padded_vocab_size, config.n_embed):
+        raise ValueError(f"its weights have {len(layers)} layers and embeddings of shape {shape}, its config says otherwise")
+    if checkpoint.tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(f"its tokenizer has {checkpoint.tokenizer.vocab_size} ids, its config says {config.vocab_size}")
+    if checkpoint.order not in get_args(Order) or checkpoint.stage not in get_args(Stage):
+        raise ValueError(f"its order is {checkpoint.order!r} and its stage {checkpoint.stage!r}")
+    for value, kind in ((checkpoint.step, int), (checkpoint.tokens, int), (checkpoint.val_loss, float), (checkpoint.train_config, dict)):
+        if not isinstance(value, kind):
+            raise TypeError(f"a {type(value).__name__} where a {kind.__name__} is expected")
+
+
+def _missing(path: Path, stage: Stage) -> UserError:
+    others = [] if path.name in (BEST, LAST) else sorted(str(other) for other in path.parent.glob("*.pt"))
+    if others:
+        return UserError(f"no checkpoint at {path}: no such file. Its folder has {', '.join(others)}: use that path")
+    return UserError(f"no checkpoint at {path}: no such file. {_way_out(path, stage)}")
+
+
+def _way_out(path: Path, stage: Stage) -> str:
+    """The likely mistake first, then what takes minutes, then what takes a day."""
+    return (
+        f"Check the path. For a small model in minutes run: make demo, and name the preset demo. "
+        f"To make this one: {command_for(MAKERS[stage], path.parent)}"
+    )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from system.errors import BAD_FLAGS, UserError
 
-INSTRUCTIONS = ("instruction", "prompt")
+GENERATED = "generated_instruction"  # what a model found comes before what the row already had
+INSTRUCTIONS = (GENERATED, "instruction", "prompt")
 INPUTS = ("input", "context")
 RESPONSES = ("output", "response", "completion")
 MESSAGES = "messages"
@@ -46,6 +47,8 @@ def pair_from_row(row: Mapping[str, object] | None) -> Pair:
         return _unusable("not text")
     # Merged tables have every field, with null in those that a row does not use.
     instruction, response, given = (_first(row, names) for names in (INSTRUCTIONS, RESPONSES, INPUTS))
+    if row.get(GENERATED):
+        given = None  # it belongs to the other instruction
     if instruction is None or response is None:
         exchange = _last_exchange(row.get(MESSAGES))
         if exchange is None:

@@ -11,6 +11,8 @@ from system.errors import UserError, first_line
 
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
 JSON_FORMS = "Expected: an object on each line or, in a .json file, one list of objects"
+MAX_LINE_BYTES = 256 << 20  # a few megabytes of .gz can hold a line of many gigabytes
+TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 BATCH_ROWS = 100  # rows read at a time; few, since each may be long
 
 
@@ -71,7 +73,9 @@ def read_json(path: str) -> Iterator[dict[str, Any]]:
             for number, row in enumerate(_parse(b"".join(read_until_end(path, file.read)), path, 1), start=1):
                 yield _require_object(row, f"{path}, entry {number}")
         else:
-            for number, line in enumerate(read_until_end(path, file.readline), start=1):
+            for number, line in enumerate(read_lines(path, file), start=1):
+                if line is None:
+                    raise UserError(f"{path}, line {number}: {TOO_LONG}")
                 if line := line.rstrip():
                     yield _require_object(_parse(line, path, number), f"{path}, line {number}")
 
@@ -147,6 +151,18 @@ def read_until_end(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
         yield from iter(read, b"")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def read_lines(path: str, file: io.BufferedReader) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long, which is never in memory as a whole."""
+    for line in read_until_end(path, lambda: file.readline(MAX_LINE_BYTES)):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        del line
+        while (part := next(read_until_end(path, lambda: file.readline(1 << 20)), b"")) and not part.endswith(b"\n"):
+            pass
+        yield None
 
 
 def _parse(data: bytes, path: str, line: int) -> Any:

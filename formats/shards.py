@@ -6,19 +6,20 @@ A shard is raw little-endian uint16 ids and nothing else; meta.json, written las
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config import Content, Order, Script
+from config import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Content, Order, Script
 from formats.token_stream import ID_DTYPE, TokenStream
 from presets import command_for
-from system.errors import BAD_FLAGS, UserError
-from system.files import write_json
+from system.errors import BAD_FLAGS, UserError, first_line
+from system.files import naming, rename, write_json
 
 FORMAT = 1
 MAKERS: dict[Content, Script] = {"documents": "preprocess_xcoax.py", "pairs": "preprocess_instruct.py"}
@@ -51,7 +52,8 @@ class ShardWriter:
 
     def append(self, ids: NDArray[np.uint16], documents: int, text_bytes: int) -> None:
         data = ids.astype(ID_DTYPE, copy=False).tobytes()
-        self._file.write(data)
+        with naming(self._path):
+            self._file.write(data)
         self._hash.update(data)
         self._ids += len(ids)
         self._documents += documents
@@ -59,13 +61,14 @@ class ShardWriter:
 
     def finish(self) -> list[Shard]:
         """Make the shard durable and describe it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         if not self._documents:
             self._temporary.unlink()
             return []
-        self._temporary.replace(self._path)
+        rename(self._temporary, self._path)
         return [Shard(self._path.name, self._ids, self._documents, self._bytes, self._hash.hexdigest())]
 
     def __enter__(self) -> "ShardWriter":
@@ -121,7 +124,8 @@ class Dataset:
         return hashlib.sha256(json.dumps(self.meta["shards"]).encode()).hexdigest()[:12]
 
     def stream(self, split: Split) -> TokenStream:
-        return TokenStream([self.folder / shard.name for shard in self.shards(split)], [shard.ids for shard in self.shards(split)])
+        shards = self.shards(split)
+        return TokenStream([self.folder / shard.name for shard in shards], [shard.ids for shard in shards], self.vocab_size)
 
     def verify(self) -> None:
         """Compare every file with its hash in meta.json."""
@@ -148,13 +152,14 @@ def open_dataset(folder: Path, content: Content | None = "documents", check_hash
         meta = json.loads(file.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             raise damaged_dataset(folder, f"{folder} has format {meta['format']}, not {FORMAT}", content)
+        _check_meta(meta)
         dataset = Dataset(folder, meta)
         shards = dataset.shards("train") + dataset.shards("val")
     except OSError as error:
         unfinished = " (unfinished: run the same command again to resume)" if (folder / "unfinished").is_dir() else ""
         raise UserError(f"no finished dataset in {folder}{unfinished}. Run: {command_for(MAKERS[content], folder)}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged_dataset(folder, f"{file} is damaged", content) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise damaged_dataset(folder, f"{file} is damaged ({first_line(error)})", content) from error
     if expected and dataset.content != expected:
         raise UserError(
             f"{folder} holds {dataset.content}, made by {MAKERS[dataset.content]} for {USERS[dataset.content]}; "
@@ -170,6 +175,27 @@ def open_dataset(folder: Path, content: Content | None = "documents", check_hash
     if check_hashes:
         dataset.verify()
     return dataset
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Refuse what no finished folder of ours has."""
+    kinds = {"order": str, "vocab_size": int, "tokenizer_sha256": str, "settings": dict, "counts": dict, "shards": dict}
+    for name, kind in kinds.items():
+        if not isinstance(meta[name], kind):
+            raise TypeError(f"{name} is not of type {kind.__name__}")
+    if meta["order"] not in get_args(Order) or meta.get("content", "documents") not in get_args(Content):
+        raise ValueError("unknown order or content")
+    if not MIN_VOCAB_SIZE <= meta["vocab_size"] <= MAX_VOCAB_SIZE or not all(isinstance(count, int) for count in meta["counts"].values()):
+        raise ValueError("a number is impossible")
+    for split in SPLITS:
+        shards = [Shard(**shard) for shard in meta["shards"][split]]
+        if not shards:
+            raise ValueError(f"no {split} shards")
+        for shard in shards:
+            if not re.fullmatch(rf"{split}_\d{{5,}}\.bin", shard.name):
+                raise ValueError(f"{shard.name[:40]!r} is not the name of a {split} shard")
+            if not all(isinstance(number, int) and 0 < number < 1 << 62 for number in (shard.ids, shard.documents, shard.bytes)):
+                raise ValueError(f"{shard.name}: a number is impossible")
 
 
 def damaged_dataset(folder: Path, what: str, content: Content) -> UserError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.input_files import ROW_ENDINGS
-from formats.rows import open_bytes, read_parquet_rows, read_until_end
+from formats.rows import TOO_LONG, open_bytes, read_lines, read_parquet_rows, read_until_end
 from formats.utf8 import decode_utf8, normalize_line_endings
 from system.errors import BAD_FLAGS, UserError, first_line
 
@@ -28,7 +28,10 @@ def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> 
         yield from _read_list(path)
     else:
         with open_bytes(path) as file:
-            for line in read_until_end(path, file.readline):
+            for line in read_lines(path, file):
+                if line is None:
+                    yield TOO_LONG
+                    continue
                 text = decode_utf8(normalize_line_endings(line).rstrip(b"\n"))
                 if text is None:
                     yield "not valid UTF-8"

@@ -6,6 +6,11 @@ def normalize_line_endings(text: bytes) -> bytes:
     return text.replace(b"\r\n", b"\n") if b"\r" in text else text  # most texts have none, and checking is fast
 
 
+def is_unicode(text: str) -> bool:
+    """Whether text can be encoded: JSON may contain lone surrogates, which cannot."""
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in text) if not text.isascii() else True
+
+
 def decode_utf8(text: bytes | None) -> str | None:
     """The text; None for None and for invalid UTF-8 (lone surrogates included)."""
     try:

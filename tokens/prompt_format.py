@@ -19,7 +19,7 @@ from tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 
-MIN_RESPONSE_TOKENS = 8  # a response cut to fewer says nothing about its instruction
+MIN_RESPONSE_TOKENS = 8  # with less room than this a cut response says nothing about its instruction
 
 
 class FittedResponse(NamedTuple):
@@ -83,7 +83,7 @@ class PromptFormat:
     def fit_response(self, response: str, room: int) -> FittedResponse:
         """The response in at most `room` ids.
 
-        Its beginning is kept, since it lies nearest to the instruction: up to the end of a word, or, where that would leave
+        Its beginning is kept, which is nearest to the instruction: up to the end of a word, or, where that would leave
         half of the room empty, as in scripts without spaces, up to a character.
         """
         # No piece is longer, so nothing beyond can fit: a response of millions of characters costs no more than a long one.

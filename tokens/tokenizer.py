@@ -9,6 +9,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from config import MAX_VOCAB_SIZE
 from system.errors import BAD_FLAGS, UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -33,8 +34,11 @@ class Tokenizer:
         self.model = model
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise UserError(f"{name} is not a SentencePiece model") from error
+            pieces = [self.processor.id_to_piece(id) for id in range(self.vocab_size)]
+        except (RuntimeError, UnicodeDecodeError, TypeError) as error:
+            raise UserError(f"{name} is not a SentencePiece model, or is damaged") from error
+        if len(pieces) > MAX_VOCAB_SIZE:
+            raise UserError(f"{name} has {len(pieces):,} ids; at most {MAX_VOCAB_SIZE:,} are possible here")
         for token in SPECIAL_TOKENS:
             if not self.processor.is_control(self.processor.piece_to_id(token)):
                 raise UserError(f"{name} has no control symbol {token}. Train one with: python preprocess_xcoax.py")
@@ -83,6 +87,14 @@ class Tokenizer:
     def begins_word(self) -> NDArray[np.bool_]:
         """Ids that may follow a complete word: those that begin with a space or a line break, and the end of the text."""
         return np.array([self.decode([id])[:1] in (" ", "\n") or id == self.end_of_text for id in range(self.vocab_size)])
+
+    @cached_property
+    def begins_word_or_punctuation(self) -> NDArray[np.bool_]:
+        """Ids that may follow a complete word in forward text: a comma may, a letter would continue the word."""
+        first = [self.decode([id])[:1] for id in range(self.vocab_size)]
+        punctuation = np.array([bool(character) and not character.isalnum() and character != "\ufffd" for character in first])
+        allowed: NDArray[np.bool_] = self.begins_word | punctuation
+        return allowed
 
     def _bytes_of(self, id: int) -> int:
         if self.processor.is_byte(id):

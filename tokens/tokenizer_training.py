@@ -21,18 +21,38 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     try:
         return Tokenizer(_train(lines, vocab_size))
     except RuntimeError as error:
-        if limit := re.search(r"value <= (\d+)", str(error)):
+        if limit := _largest_size(error):
             raise UserError(
-                f"--vocab-size {vocab_size}: the sample of text is enough for {limit[1]} at most. Use more text or a smaller vocabulary",
+                f"--vocab-size {vocab_size}: the sample of text is enough for {limit} at most. Use more text or a smaller vocabulary",
                 BAD_FLAGS,
             ) from error
         if "required_chars" not in str(error):
             raise
-    # More distinct characters than ids: the most common get half of the free ids, the others fall back to bytes.
-    room = (vocab_size - MIN_VOCAB_SIZE) // 2
-    common = {character for character, _ in Counter(itertools.chain.from_iterable(lines)).most_common(max(room, 1))}
+    # More distinct characters than ids: the most common get half of the free ids, or more where there are too few pairs to merge;
+    # the others fall back to bytes.
+    free = vocab_size - MIN_VOCAB_SIZE + 1
+    count = max((free - 1) // 2, 1)
+    while True:
+        try:
+            return Tokenizer(_train(_with_common_characters(lines, count), vocab_size))
+        except RuntimeError as error:
+            limit = _largest_size(error)
+            if limit is None or count >= free:
+                raise
+            count = min(count + vocab_size - limit, free)
+
+
+def _largest_size(error: RuntimeError) -> int | None:
+    """The largest possible vocabulary, if SentencePiece says that this one is too large."""
+    limit = re.search(r"value <= (\d+)", str(error))
+    return int(limit[1]) if limit else None
+
+
+def _with_common_characters(lines: list[str], count: int) -> list[str]:
+    """The lines cut at all but the most common characters."""
+    common = {character for character, _ in Counter(itertools.chain.from_iterable(lines)).most_common(count)}
     kept = ["".join(character if character in common else "\n" for character in line) for line in lines]
-    return Tokenizer(_train([part for line in kept for part in line.split("\n") if part], vocab_size))
+    return [part for line in kept for part in line.split("\n") if part]
 
 
 def _train(lines: list[str], vocab_size: int) -> bytes:

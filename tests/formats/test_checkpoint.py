@@ -41,11 +41,13 @@ def test_a_saved_checkpoint_comes_back_complete(saved: Path, model: GPT, dataset
 
 
 def test_a_missing_checkpoint_gives_the_command_or_names_the_checkpoints_beside_it(saved: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint at out/xcoax/best_checkpoint.pt. Run: python train_xcoax.py$"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint at out/xcoax/best_checkpoint.pt: no such file. .*make demo.* python train_xcoax.py$"
+    ):
         load_checkpoint(Path("out/xcoax/best_checkpoint.pt"))
-    with pytest.raises(UserError, match=r"Run: python finetune_xcoax.py --out-dir "):
+    with pytest.raises(UserError, match=r"To make this one: python finetune_xcoax.py --out-dir "):
         load_checkpoint(saved.with_name("last_checkpoint.pt"), "tuning")
-    with pytest.raises(UserError, match=f"There is {saved}$"):
+    with pytest.raises(UserError, match=f"Its folder has {saved}: use that path"):
         load_checkpoint(saved.with_name("bset_checkpoint.pt"))
 
 
@@ -57,7 +59,7 @@ def test_a_folder_stands_for_its_best_checkpoint(saved: Path) -> None:
 def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UserError, match="damaged; nothing in it was run"):
+    with pytest.raises(UserError, match=r"damaged \(.*\); nothing in it was run. Check the path"):
         load_checkpoint(saved)
 
 

@@ -31,7 +31,7 @@ def read(*inputs: Path | str, field: str = "text", limit: int = 1 << 20) -> list
     source = open_documents(PreprocessConfig(input=tuple(map(str, inputs)), field=field, max_document_bytes=limit))
     documents: list[bytes | None] = []
     for row, _ in source.read(Position(0, 0)):
-        for text, continues in row:
+        for text, continues, _ in row:
             if continues:
                 before = documents.pop()
                 assert before is not None and text is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats.shards import Dataset, ShardWriter, open_dataset, seal
+from formats.shards import Dataset, ShardWriter, open_dataset
 from system.errors import UserError
 
 
@@ -81,5 +81,3 @@ def test_a_shard_without_documents_leaves_no_file(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, "val_00000.bin") as writer:
         assert writer.finish() == []
     assert list(tmp_path.iterdir()) == []
-    seal(tmp_path, {}, {"train": [], "val": []})
-    assert len(open_dataset(tmp_path).stream("val")) == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from config import MIN_VOCAB_SIZE
 from system.errors import UserError
 from tests.tokens.conftest import TRAINING_TEXTS
 from tokens.tokenizer import Tokenizer
@@ -32,3 +33,12 @@ def test_with_more_characters_than_ids_the_rare_ones_fall_back_to_bytes() -> Non
     small = train_tokenizer(texts, 320)
     assert small.vocab_size == 320
     assert small.decode(small.encode(texts[0])) == texts[0]
+
+
+@pytest.mark.parametrize("vocab_size", [MIN_VOCAB_SIZE, MIN_VOCAB_SIZE + 1, 400, 1000])
+def test_many_characters_and_nothing_to_merge_fill_any_vocabulary(vocab_size: int) -> None:
+    """Half of the ids would go to merges, of which such text has too few."""
+    texts = ["".join(chr(0x4E00 + (row * 40 + column) * 7 % 20_000) for column in range(40)) for row in range(60)]
+    tokenizer = train_tokenizer(texts, vocab_size)
+    assert tokenizer.vocab_size == vocab_size
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts

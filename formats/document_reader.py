@@ -8,20 +8,20 @@ from formats.shards import Dataset, Split, damaged_dataset
 SCANNED_IDS = 1 << 22  # ids scanned at a time
 
 
-class Documents:
+class DocumentReader:
     """The documents, or pairs, of a split. Each begins with its boundary, <|endoftext|>."""
 
     def __init__(self, dataset: Dataset, split: Split, boundary: int) -> None:
         self._stream = stream = dataset.stream(split)
-        found, largest = [], 0
+        found = []
         for start in range(0, len(stream), SCANNED_IDS):
             ids = stream.read(start, SCANNED_IDS)
             found.append(start + np.flatnonzero(ids == boundary))
-            largest = max(largest, int(ids.max()))
         self.starts = np.concatenate([*found, [len(stream)]])
         documents = sum(shard.documents for shard in dataset.shards(split))
-        if len(self) != documents or self.starts[0] != 0 or largest >= dataset.vocab_size:
-            what = f"the shards in {dataset.folder} are damaged: they hold {len(self):,} {dataset.content}, meta.json has {documents:,}"
+        if len(self) != documents or self.starts[0] != 0:
+            problem = f"they hold {len(self):,} {dataset.content}" if self.starts[0] == 0 else "they do not begin with a boundary"
+            what = f"the shards in {dataset.folder} are damaged: {problem}, meta.json has {documents:,}"
             raise damaged_dataset(dataset.folder, what, dataset.content)
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.documents import Documents
+from formats.document_reader import DocumentReader
 from formats.shards import Dataset, ShardWriter
 from system.errors import UserError
 
@@ -32,19 +32,21 @@ def write_dataset(folder: Path, documents: list[list[int]], counted: int | None 
 )
 def test_documents_come_back_whole(tmp_path_factory: pytest.TempPathFactory, texts: list[list[int]], scanned: int) -> None:
     written = [[BOUNDARY, *text] for text in texts]
-    with mock.patch("formats.documents.SCANNED_IDS", scanned):
-        documents = Documents(write_dataset(tmp_path_factory.mktemp("data"), written), "train", BOUNDARY)
+    with mock.patch("formats.document_reader.SCANNED_IDS", scanned):
+        documents = DocumentReader(write_dataset(tmp_path_factory.mktemp("data"), written), "train", BOUNDARY)
     assert [documents.read(index).tolist() for index in range(len(documents))] == written
 
 
 @pytest.mark.parametrize(
-    ("written", "counted", "vocab_size"),
+    ("written", "counted", "vocab_size", "problem"),
     [
-        ([[BOUNDARY, 7], [BOUNDARY, 8]], 3, 100),  # meta.json has another number of documents
-        ([[BOUNDARY, 7], [BOUNDARY, 8]], 2, 8),  # an id beyond the vocabulary
-        ([[7, BOUNDARY], [BOUNDARY, 8]], 2, 100),  # no boundary at the start
+        ([[BOUNDARY, 7], [BOUNDARY, 8]], 3, 100, "they hold 2 documents, meta.json has 3"),
+        ([[BOUNDARY, 7], [BOUNDARY, 8]], 2, 8, "it has the id 8, and the vocabulary ends at 7"),
+        ([[7, BOUNDARY], [BOUNDARY, 8]], 2, 100, "they do not begin with a boundary"),
     ],
 )
-def test_shards_that_do_not_fit_meta_json_are_refused(tmp_path: Path, written: list[list[int]], counted: int, vocab_size: int) -> None:
-    with pytest.raises(UserError, match=r"are damaged: they hold 2 documents.*Delete the folder and run"):
-        Documents(write_dataset(tmp_path, written, counted, vocab_size), "train", BOUNDARY)
+def test_shards_that_do_not_fit_meta_json_are_refused(
+    tmp_path: Path, written: list[list[int]], counted: int, vocab_size: int, problem: str
+) -> None:
+    with pytest.raises(UserError, match=rf"damaged: {problem}.*Delete the folder"):
+        DocumentReader(write_dataset(tmp_path, written, counted, vocab_size), "train", BOUNDARY)
