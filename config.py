@@ -13,6 +13,7 @@ from system.errors import require, require_not_negative, require_positive
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
 MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
+MAX_BLOCK_SIZE = 1 << 17  # tokens; the rotary tables grow with it
 IGNORE_INDEX = -1  # a target that the loss ignores
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk, the unit of work, shuffling and resuming
 CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, which bounds the memory of a worker
@@ -56,6 +57,7 @@ class ModelConfig:
     def check(self) -> None:
         require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
         require(self.n_embed % (2 * self.n_head) == 0, f"--n-embed {self.n_embed}: not a multiple of twice --n-head {self.n_head}")
+        require(2 <= self.block_size <= MAX_BLOCK_SIZE, f"--block-size {self.block_size}: from 2 to {MAX_BLOCK_SIZE:,}")
         require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
 
@@ -153,6 +155,7 @@ class LoopConfig:
     seed: int = 0  # Seed of the weights and of the order of the batches.
     tensorboard: bool = False  # Write TensorBoard files too.
     verify: bool = False  # Check the hash of every shard before training.
+    new_data: bool = False  # Resume although the data differs from that of the checkpoint.
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
 
     def check(self) -> None:
@@ -204,11 +207,13 @@ class FinetuneConfig(LoopConfig):
     warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all steps.
     eval_every: int = 200  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
     eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same.
+    dropout: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Dropout while tuning; by default that of pretraining.
     seed: int = 0  # Seed of the order of the batches.
 
     def check(self) -> None:
         super().check()
         require_positive(self, "epochs", "eval_pairs")
+        require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -217,9 +222,9 @@ class SamplerConfig:
 
     model_path: str  # Checkpoint to use.
     num_samples: int = 1  # Texts per prompt.
-    max_new_tokens: int = 200  # Maximum number of tokens per text.
-    temperature: float = 0.7  # Above 1 bolder, below 1 more careful, 0 always the most likely token.
-    top_k: int = 0  # Sample from this many of the most likely tokens; 0 is off.
+    max_new_tokens: int = 500  # Maximum number of tokens per text.
+    temperature: float = 0.8  # Above 1 bolder, below 1 more careful, 0 always the most likely token.
+    top_k: int = 200  # Sample from this many of the most likely tokens; 0 is off.
     top_p: float = 1.0  # Sample from the most likely tokens that together have this probability; 1 is off.
     min_p: float = 0.0  # Sample from tokens with at least this share of the highest probability; 0 is off.
     seed: int | None = None  # The same seed gives the same text; without one every text differs.
@@ -230,9 +235,9 @@ class SamplerConfig:
 
     def check(self) -> None:
         require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
-        require_not_negative(self, "max_new_tokens")
-        require(self.temperature >= 0 and math.isfinite(self.temperature), f"--temperature {self.temperature}: 0 or more")
-        require(self.top_k >= 0, f"--top-k {self.top_k}: 0 (off) or more")
+        require(0 <= self.max_new_tokens <= MAX_BLOCK_SIZE, f"--max-new-tokens {self.max_new_tokens}: from 0 to {MAX_BLOCK_SIZE:,}")
+        require(0 <= self.temperature <= 10, f"--temperature {self.temperature}: from 0 to 10")
+        require(0 <= self.top_k <= MAX_VOCAB_SIZE, f"--top-k {self.top_k}: from 0 (off) to {MAX_VOCAB_SIZE:,}")
         require(0 < self.top_p <= 1, f"--top-p {self.top_p}: above 0, up to 1 (off)")
         require(0 <= self.min_p <= 1, f"--min-p {self.min_p}: from 0 (off) to 1")
         require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
@@ -255,7 +260,7 @@ class SampleInstructConfig(SamplerConfig):
     input: str = ""  # File of responses to find instructions for: .jsonl[.gz|.zst] .json .parquet .txt
     score: str = ""  # File of pairs to score: how likely is the instruction, given the response?
     output: str = ""  # Output file for --input or --score: .jsonl[.gz|.zst] or .parquet
-    batch_size: int = 32  # Responses of a file that are processed at once.
+    batch_size: int = 32  # Rows of a file that are processed at once.
 
     def check(self) -> None:
         super().check()

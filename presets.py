@@ -88,12 +88,12 @@ FINETUNE_PRESETS = {
 }
 
 SAMPLE_PRESETS = {
-    name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(200, preset.model.block_size // 2))
+    name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(500, preset.model.block_size // 2))
     for name, preset in TRAIN_PRESETS.items()
 }
 
 SAMPLE_INSTRUCT_PRESETS = {
-    name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 200)
+    name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 500)
     for name, preset in FINETUNE_PRESETS.items()
 }
 

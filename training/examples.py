@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from config import IGNORE_INDEX
 from formats.batches import PADDING, Batch, shuffled_indices
-from formats.documents import Documents
+from formats.document_reader import DocumentReader
 from formats.packing import pack
 from formats.shards import Dataset, Split
 from tokens.prompt_format import PromptFormat
@@ -30,7 +30,7 @@ class Examples:
     """The examples of a split."""
 
     def __init__(self, dataset: Dataset, split: Split, prompt_format: PromptFormat) -> None:
-        self._pairs = Documents(dataset, split, prompt_format.tokenizer.end_of_text)
+        self._pairs = DocumentReader(dataset, split, prompt_format.tokenizer.end_of_text)
         self._instruction_id = prompt_format.before_instruction[-1]
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from system.device import peak_flops
 from system.errors import UserError
 from system.signals import Stopped, StopSignals
 from training.loss import Loss, measure_loss
-from training.loss_curve import draw_loss_curve
+from training.loss_curve import redraw_loss_curve
 from training.run_log import RunLog
 from training.step import Stepper, StepResult
 from training.task import Batches, TrainingTask
@@ -56,7 +56,7 @@ class Trainer:
                 current, batch = batch.result(), reader.submit(self.task.draw, (self.step + 1) * size, size)
                 result = self.take_step(current)
                 log.step(self.step, self.tokens, result)
-        draw_loss_curve(self.folder)
+        redraw_loss_curve(self.folder)
         if self.signals.received and self.step < config.max_steps:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
             raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", self.signals.received)
@@ -91,7 +91,8 @@ class Trainer:
         """The loss on batches, with a progress bar."""
 
         def measure() -> Loss:
-            shown = tqdm(batches(self.stepper.micro_batch), desc=name, unit=" batches", leave=False, disable=None)
+            found = batches(self.stepper.micro_batch)
+            shown = tqdm(found, desc=name, unit=" batches", leave=False, disable=None, dynamic_ncols=True)
             return measure_loss(self.model, shown, self.task.tokenizer.bytes_per_id, self.stepper.dtype)
 
         return self.stepper.within_memory(measure)
@@ -133,13 +134,17 @@ class Trainer:
         assert last.resume_state is not None
         self.model.load_state_dict(last.weights)
         self.stepper.optimizer.load_state_dict(last.resume_state["optimizer"])
-        self.stepper.scaler.load_state_dict(last.resume_state["scaler"])
+        if last.resume_state["scaler"]:  # empty where the run was not in float16
+            self.stepper.scaler.load_state_dict(last.resume_state["scaler"])
         random = last.resume_state["random"]
         torch.set_rng_state(random["cpu"])
         if self.stepper.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(random["cuda"])
         self.step = self.resumed_step = self.saved_step = last.step
-        self.tokens, self.best_loss = last.tokens, last.resume_state["best_val_loss"]
+        self.tokens = last.tokens
+        if self.config.new_data:  # losses on other validation data do not compare: the next evaluation is the best so far
+            return
+        self.best_loss = last.resume_state["best_val_loss"]
         best = self.folder / BEST
         if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best, self.task.stage).step == last.step):
             self.save(BEST, last.val_loss)  # the run was killed between the two

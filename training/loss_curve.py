@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+from system.escapes import escape_controls
 from system.files import atomic_write
-from training.metrics import read_metrics
+from training.metrics import METRICS, read_metrics
 
 PICTURE = "loss.png"
+
+
+def redraw_loss_curve(folder: Path) -> None:
+    """Draw loss.png, unless somebody deleted the metrics."""
+    if (folder / METRICS).is_file():
+        draw_loss_curve(folder)
 
 
 def draw_loss_curve(folder: Path) -> Path:
@@ -18,12 +25,14 @@ def draw_loss_curve(folder: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, label, style in (("loss", "training, single steps", "-"), ("val_loss", "validation", "o-")):
-        points = [(row["tokens"] / 1e6, row[name]) for row in rows if row.get(name) is not None]
+        points = [
+            (row["tokens"] / 1e6, row[name]) for row in rows if all(isinstance(row.get(key), int | float) for key in ("tokens", name))
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{label}: {points[-1][1]:.3f} at the end", linewidth=1.2, markersize=4)
     axes.set_xlabel("training tokens (millions)")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_title(str(folder))
+    axes.set_title(escape_controls(str(folder)), parse_math=False)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()

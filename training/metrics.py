@@ -1,13 +1,13 @@
 """metrics.jsonl, one row per event, and TensorBoard files on request."""
 
 import json
-import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from system.errors import UserError
-from system.files import atomic_write
+from system.files import atomic_write, naming
+from system.json_text import to_json
 
 METRICS = "metrics.jsonl"
 
@@ -16,10 +16,10 @@ class MetricsLog:
     """Appends a row for each event. A resumed run drops the rows after its checkpoint, since it repeats those steps."""
 
     def __init__(self, folder: Path, resumed_step: int, tensorboard: bool) -> None:
-        path = folder / METRICS
+        self._path = path = folder / METRICS
         rows = [row for row in read_metrics(folder) if row["step"] <= resumed_step] if resumed_step and path.is_file() else []
         with atomic_write(path) as file:
-            file.write("".join(_line(row) for row in rows).encode())
+            file.write("".join(to_json(row) + "\n" for row in rows).encode())
         self._file = path.open("a", encoding="utf-8")
         self._writer: Any = None
         if tensorboard:
@@ -28,8 +28,9 @@ class MetricsLog:
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
 
     def add(self, step: int, **values: float | str) -> None:
-        self._file.write(_line({"step": step, **values}))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(to_json({"step": step, **values}) + "\n")
+            self._file.flush()
         if self._writer:
             for name, value in values.items():
                 add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
@@ -45,20 +46,16 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line cut off by a kill is left out."""
+    """The rows of a run. Damaged lines, such as one cut off by a kill, are left out: a log must not keep a run from resuming."""
     path = folder / METRICS
     if not path.is_file():
-        raise UserError(f"no {path}: nothing has been trained there yet")
+        raise UserError(f"no {path}: nothing has been trained there yet, or the file was deleted")
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):  # not splitlines: samples may contain other line separators
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    """A row as JSON, with null for infinity and NaN, which JSON lacks."""
-    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"

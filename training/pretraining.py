@@ -1,10 +1,9 @@
 """Pretraining: windows of token shards as a training task."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from config import TrainConfig
-from formats.batches import Batch, Windows, evenly_spaced
+from formats.batches import Batch, BatchSeries, Windows, evenly_spaced
 from formats.shards import SPLITS, Dataset, open_dataset
 from model import GPT
 from sampling.engine import Engine
@@ -24,9 +23,10 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
     def draw(first: int, count: int) -> Batch:
         return train.draw(config.seed, first, count)
 
-    def validation(batch_size: int) -> Iterator[Batch]:
+    def validation(batch_size: int) -> BatchSeries:
         # Every batch has one shape, so that a compiled model is compiled once.
-        return (val.read(val_windows[start : start + batch_size], batch_size) for start in range(0, len(val_windows), batch_size))
+        parts = [val_windows[start : start + batch_size] for start in range(0, len(val_windows), batch_size)]
+        return BatchSeries(len(parts), lambda number: val.read(parts[number], batch_size))
 
     def sample(model: GPT, step: int) -> str:
         if not config.sample_tokens:
@@ -36,7 +36,8 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
         [(text, _)] = generate_texts(Engine(model), prompter, [config.sample_prompt], params)
         return text
 
-    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample)
+    must_match = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
+    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match=must_match)
 
 
 def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:

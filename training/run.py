@@ -16,7 +16,7 @@ from system.errors import UserError, first_line
 from system.files import write_json
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
-from training.loss_curve import PICTURE, draw_loss_curve
+from training.loss_curve import PICTURE, redraw_loss_curve
 from training.task import TrainingTask
 
 
@@ -25,7 +25,7 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     folder = Path(config.out_dir)
     last = checkpoint_to_resume(config, task)
     if last and last.step >= config.max_steps:
-        draw_loss_curve(folder)
+        redraw_loss_curve(folder)
         print(f"{last.path} is already at step {last.step} of {config.max_steps}. To train longer, raise {longer}")
         return
     device = choose_device(config.device)
@@ -79,10 +79,12 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
     # A batch is a range of a shuffled order: with a different size or seed some sequences would come twice and some never.
     was |= {"sequences per step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
     now |= {"sequences per step": config.sequences_per_step, "seed": config.seed}
-    was, now = was | last.must_match, now | dict(task.must_match)
     changes = changed_settings(was, now)
-    if changes:
-        raise UserError(f"{path} comes from a different run: {'; '.join(changes)}. Use the same settings or another --out-dir")
+    # Checkpoints of earlier versions do not know all of this.
+    other_data = changed_settings(last.must_match, {name: value for name, value in task.must_match.items() if name in last.must_match})
+    if changes or (other_data and not config.new_data):
+        way_out = "Use the same settings or another --out-dir" + ("" if changes else ", or continue on other data with --new-data")
+        raise UserError(f"{path} comes from a different run: {'; '.join([*changes, *other_data])}. {way_out}")
     return last
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from config import LoopConfig
 from system.errors import discard_output
+from system.escapes import escape_controls
 from system.signals import StopSignals
 from training.loss import Loss
 from training.metrics import MetricsLog
@@ -26,7 +27,7 @@ class RunLog:
 
     def open(self, step: int, tokens: int, flops_per_token: float, peak_flops: float | None) -> "RunLog":
         """Begin to report from this step on; use the result as a context."""
-        self._progress = tqdm(total=self._config.max_steps, initial=step, unit=" steps", disable=None, smoothing=0.05)
+        self._progress = tqdm(total=self._config.max_steps, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
         self._context.enter_context(self._progress)
         self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
         self.throughput = Throughput(tokens, flops_per_token, peak_flops)
@@ -42,7 +43,7 @@ class RunLog:
         share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
         self.say(
             f"step {step}/{self._config.max_steps}  loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  "
-            f"{speed['tokens_per_second']:,.0f} tokens/s  {speed['tflops']:.2f} TFLOP/s{share}"
+            f"{speed['tokens_per_second']:,.0f} tokens/s  {_flops(speed['tflops'])}{share}"
         )
 
     def evaluation(self, step: int, tokens: int, loss: Loss, controls: dict[str, Loss], sample: str, is_best: bool) -> str:
@@ -60,7 +61,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print beside the progress bar."""
         try:
-            tqdm.write(text)
+            tqdm.write(escape_controls(text))
         except BrokenPipeError:
             discard_output()
             self._signals.received = self._signals.received or signal.SIGPIPE
@@ -70,3 +71,7 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._context.close()
+
+
+def _flops(tflops: float) -> str:
+    return f"{tflops:.2f} TFLOP/s" if tflops >= 0.1 else f"{1000 * tflops:.2g} GFLOP/s"

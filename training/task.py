@@ -1,15 +1,15 @@
 """What the training loop needs to know about a task; pretraining and tuning are two of them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from config import Order, Stage
-from formats.batches import Batch
+from formats.batches import Batch, BatchSeries
 from model import GPT
 from tokens.tokenizer import Tokenizer
 
-Batches = Callable[[int], Iterable[Batch]]  # the same sequences every time, in batches of the given size
+Batches = Callable[[int], BatchSeries]  # the same sequences every time, in batches of the given size
 
 
 @dataclass(frozen=True)

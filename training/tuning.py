@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from config import FinetuneConfig
-from formats.batches import Batch, evenly_spaced
+from formats.batches import BatchSeries, evenly_spaced
 from formats.checkpoint import Checkpoint
 from formats.packing import pack
 from formats.shards import SPLITS, Dataset, open_dataset
@@ -30,6 +29,8 @@ class Tuning:
     """The pairs of a data folder, made ready to tune the model of a checkpoint."""
 
     def __init__(self, config: FinetuneConfig, base: Checkpoint, dataset: Dataset) -> None:
+        if config.dropout is not None:
+            base = dataclasses.replace(base, model_config=dataclasses.replace(base.model_config, dropout=config.dropout))
         self.base = base
         self.dataset = dataset
         self.block_size = base.model_config.block_size
@@ -85,10 +86,10 @@ class Tuning:
         sequences = [[examples[index] for index in sequence] for sequence in packed]
         filler = self.base.tokenizer.end_of_text
 
-        def batches(batch_size: int) -> Iterator[Batch]:
-            for start in range(0, len(sequences), batch_size):
-                part = sequences[start : start + batch_size]
-                yield collate(part, self.block_size, filler, "instruction", height=batch_size)  # one shape: compiled once
+        def batches(batch_size: int) -> BatchSeries:
+            parts = [sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size)]
+            # Every batch has one shape, so that a compiled model is compiled once.
+            return BatchSeries(len(parts), lambda number: collate(parts[number], self.block_size, filler, "instruction", batch_size))
 
         return batches
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from config import ModelConfig, TrainConfig
-from formats.batches import Batch
+from formats.batches import Batch, BatchSeries
 from model import GPT
 from presets import TRAIN_PRESETS
 from tokens.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def counting_task(tokenizer: Tokenizer) -> TrainingTask:
         tokenizer=tokenizer,
         order="backward",
         draw=counting_batch,
-        validation=lambda batch_size: [counting_batch(7)[:batch_size]],
+        validation=lambda batch_size: BatchSeries(1, lambda _: counting_batch(7)[:batch_size]),
         sample=lambda model, step: "",
     )
 

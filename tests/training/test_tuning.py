@@ -77,7 +77,7 @@ def test_damaged_shards_are_refused(base: Path, pairs: Path, tmp_path: Path) -> 
     data = Path(shutil.copytree(pairs, tmp_path / "data"))
     shard = data / "train_00000.bin"
     shard.write_bytes(b"\x2c\x01" * (shard.stat().st_size // 2))
-    fails_with(tune(base, data, tmp_path / "out"), 1, "are damaged: they hold 0 pairs", "python preprocess_instruct.py")
+    fails_with(tune(base, data, tmp_path / "out"), 1, "are damaged: they do not begin with a boundary", "python preprocess_instruct.py")
 
 
 def test_missing_or_wrong_inputs_are_refused_before_anything_is_written(
@@ -86,7 +86,7 @@ def test_missing_or_wrong_inputs_are_refused_before_anything_is_written(
     out = tmp_path / "out"
     if not (ROOT / "out/xcoax/best_checkpoint.pt").exists():
         result = tune(Path("out/xcoax/best_checkpoint.pt"), pairs, out)
-        fails_with(result, 1, "no checkpoint at out/xcoax/best_checkpoint.pt. Run: python train_xcoax.py")
+        fails_with(result, 1, "no checkpoint at out/xcoax/best_checkpoint.pt: no such file", "make demo", ": python train_xcoax.py")
     fails_with(tune(base, dataset_folder, out), 2, "holds documents, made by preprocess_xcoax.py for train_xcoax.py")
     half = Path(shutil.copytree(pairs, tmp_path / "half"))
     (half / "meta.json").unlink()
