@@ -9,7 +9,8 @@ from torch import Tensor
 
 from model import GPT
 from sampling.kv_cache import KVCache
-from sampling.sampler import SamplingParams, choose_tokens, sample_generator
+from sampling.sampler import NOT_FINITE, SamplingParams, choose_tokens, sample_generator
+from system.errors import UserError
 
 FinishReason = Literal["stop", "tokens", "context"]  # stop token, max_new_tokens reached, context full
 
@@ -92,6 +93,8 @@ class Engine:
         self, active: list[_Sequence], first_slot: int, logits: Tensor, params: SamplingParams, stop_ids: frozenset[int]
     ) -> list[TokenEvent]:
         """Choose the next id of each sequence from `first_slot` on, and tell which ones are finished."""
+        if not logits.amax(-1).isfinite().all():  # of NaN every choice would be the first id
+            raise UserError(NOT_FINITE)
         sequences, lengths = active[first_slot:], self._cache.lengths[first_slot:]
         uniform = torch.tensor([torch.rand((), generator=sequence.generator).item() for sequence in sequences])
         chosen = choose_tokens(logits, params, uniform)

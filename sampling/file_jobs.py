@@ -46,10 +46,10 @@ def run_file_job(
         results = (
             generate_instructions(config, engine, prompter, remaining, done)
             if config.input
-            else score_pairs(Scorer(engine.model, engine.max_sequences), prompt_format, remaining)
+            else score_pairs(Scorer(engine.model, engine.max_sequences), prompt_format, remaining, done)
         )
         total = sum(1 for _ in read_rows_or_errors(source, fields)) if sys.stderr.isatty() else None
-        return iter(tqdm(results, initial=done, total=total, unit=" rows", disable=None))
+        return iter(tqdm(results, initial=done, total=total, unit=" rows", disable=None, dynamic_ncols=True))
 
     output.write(rows)
     if warning := engine.pop_warning():

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -46,6 +45,9 @@ class GeneratedText:
 class Prompter(Protocol):
     """How a given text becomes a prompt, and generated ids become a text."""
 
+    given_label: str  # what a person gives
+    generated_label: str  # what the model generates
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """The ids that end a generated text."""
@@ -59,6 +61,8 @@ class Prompter(Protocol):
 
 class EndingPrompter:
     """BackGPT: an ending is given, and the model generates what leads to it. A forward model continues a beginning instead."""
+
+    given_label, generated_label = "Prompt", "Output"
 
     def __init__(self, tokenizer: Tokenizer, order: Order, block_size: int) -> None:
         self._tokenizer = tokenizer
@@ -77,20 +81,25 @@ class EndingPrompter:
             kept = self._block_size // 2
             notice = f"{len(ids):,} tokens leave no room in the context of {self._block_size}: the model reads the nearest {kept}"
             ids = ids[-kept:]
-        # The outermost given word is complete, so the first generated token must begin a new one.
-        return Request([self._tokenizer.end_of_text, *ids], samples, self._begins_word_mask if given else None), notice
+        return Request([self._tokenizer.end_of_text, *ids], samples, self._first_token_mask(given)), notice
 
     def text(self, given: str, ids: list[int], raw: bool = False) -> str:
         text = reorder(given, self._order) + self._tokenizer.decode(ids)
         return text if raw else reorder(text, self._order)
 
-    @cached_property
-    def _begins_word_mask(self) -> torch.Tensor:
-        return torch.from_numpy(self._tokenizer.begins_word)
+    def _first_token_mask(self, given: str) -> torch.Tensor | None:
+        """The outermost given word is complete, so the first token must not continue it. Beside a space or line break any may follow."""
+        outermost = given[:1] if self._order == "backward" else given[-1:]
+        if outermost in ("", " ", "\n"):  # the separators of word reversal
+            return None
+        is_backward = self._order == "backward"
+        return torch.from_numpy(self._tokenizer.begins_word if is_backward else self._tokenizer.begins_word_or_punctuation)
 
 
 class ResponsePrompter:
     """BackChat: a response is given, and the model generates the instruction that could have led to it."""
+
+    given_label, generated_label = "Response", "Generated Instruction"
 
     def __init__(self, prompt_format: PromptFormat, block_size: int) -> None:
         self._prompt_format = prompt_format

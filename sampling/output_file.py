@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from formats.tolerant_rows import Row
 from system.errors import BAD_FLAGS, UserError, first_line
-from system.files import atomic_write, lock_file
+from system.files import atomic_write, lock_file, naming
+from system.json_text import to_json
 from system.settings import changed_settings
 
 OUTPUT_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -38,8 +39,9 @@ class OutputFile:
             self._resume(file)
             try:
                 for row in rows(self.done):
-                    file.write(_line(row))
-                    file.flush()
+                    with naming(self.unfinished):
+                        file.write(_line(row))
+                        file.flush()
                     self.done += 1
                     self.errors += "error" in row
             except UserError:
@@ -114,4 +116,4 @@ def _write_parquet(rows: list[Row], file: Any, unfinished: Path) -> None:
 
 
 def _line(row: Row) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
+    return (to_json(row) + "\n").encode("utf-8", "replace")

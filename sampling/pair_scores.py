@@ -11,14 +11,16 @@ from tokens.prompt_format import PromptFormat
 PAIRS_PER_BATCH = 256
 
 
-def score_pairs(scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row | str]) -> Iterator[Row]:
+def score_pairs(scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row | str], done: int = 0) -> Iterator[Row]:
     """Each pair with log P(instruction | response), and its gain over log P(instruction) without a response."""
     block_size = scorer.model.config.block_size
     while batch := list(itertools.islice(rows, PAIRS_PER_BATCH)):
         results: list[Row] = []
         sequences: list[tuple[list[int], list[int]]] = []
         for read in batch:
-            row: Row = {} if isinstance(read, str) else {name: value for name, value in read.items() if name != "error"}
+            done += 1
+            fields = {} if isinstance(read, str) else {name: value for name, value in read.items() if name not in ("row", "error")}
+            row: Row = {"row": done, **fields}
             pair = Pair("", "", read) if isinstance(read, str) else pair_from_row(read)
             if pair.trouble:
                 results.append({**row, "error": pair.trouble})

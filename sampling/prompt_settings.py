@@ -18,7 +18,13 @@ SETTINGS = {  # the name at the prompt, and the field of the configuration
     "samples": "num_samples",
     "seed": "seed",
 }
-COMMANDS = ("help", "raw", "settings", "quit", "exit")
+FRACTIONS = ("temp", "top_p", "min_p")  # the others are whole numbers
+# Other spellings that people bring along; dashes count as underscores.
+SPELLINGS = {**{field: name for name, field in SETTINGS.items()}, "max_tokens": "tokens", "n": "samples", "topk": "top_k", "topp": "top_p"}
+LEAVING = ("quit", "exit", "bye", "q")
+COMMANDS = ("help", "raw", "settings", "reset", *LEAVING)
+ASSIGNMENT = r"([a-z_][a-z_-]*)\s*=\s*([^\s,=]*(?:,\d[^\s,=]*)?)"  # a comma before a digit is a decimal one
+ASSIGNMENTS = rf"{ASSIGNMENT}(?:\s*[,\s]\s*{ASSIGNMENT})*"
 HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the most likely token
   top_k=200     sample from this many of the most likely tokens; 0 is off
   top_p=0.95    sample from the most likely tokens that together have this probability; 1 is off
@@ -28,66 +34,83 @@ HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the mos
   seed=7        the same seed gives the same texts; seed=off gives other texts each time
   raw           switch between the order of a reader and the order of the model
   settings      show the settings
+  reset         go back to the settings of the start
   help          show this help
   quit          leave, like Ctrl-D
+  Several settings fit on one line: temp=0.8 top_k=200. Commands may start with a slash: /help.
   Ctrl-C stops a text that is being generated. A line that starts with a space is never a command."""
+
+
+def is_leaving(line: str) -> bool:
+    """Whether a line ends the session."""
+    return not line.startswith(" ") and line.strip().lower().lstrip("/:") in LEAVING
 
 
 class PromptSettings:
     """The settings of a session, changed by commands."""
 
     def __init__(self, config: SamplerConfig) -> None:
+        self._start = config
         self.config = config
 
     def run_command(self, line: str) -> str | None:
         """Run a command and return its answer; None if the line is not a command."""
-        if line.startswith(" "):
+        if line.startswith(" ") or "\n" in line:  # what was pasted is a text
             return None
-        word = line.strip().lower()
+        word = line.strip().lower().removeprefix("/")
         if word in ("help", "?"):
             return HELP
         if word == "settings":
             return self.describe()
-        if word == "raw":
-            self.config = dataclasses.replace(self.config, raw=not self.config.raw)
-            return "the order of the model" if self.config.raw else "the order of a reader"
-        if word in ("raw=on", "raw=off"):
-            self.config = dataclasses.replace(self.config, raw=word == "raw=on")
-            return word
-        assignment = re.fullmatch(r"([\w-]+)\s*=\s*(\S*)", word) or re.fullmatch(rf"({'|'.join(SETTINGS)})\s+([\d.]+|off)", word)
-        return self._set(assignment[1], assignment[2]) if assignment and assignment[1] in SETTINGS else None
+        if word == "reset":
+            self.config = self._start
+            return self.describe()
+        if word in ("raw", "raw=on", "raw=off"):
+            is_raw = not self.config.raw if word == "raw" else word == "raw=on"
+            self.config = dataclasses.replace(self.config, raw=is_raw)
+            return "the order of the model" if is_raw else "the order of a reader"
+        return self._set(_assignments(word))
 
     @staticmethod
     def suggest(line: str) -> str | None:
         """A suggestion for a line that is nearly a command; None for other lines and for several lines."""
         if line.startswith(" ") or "\n" in line:
             return None
-        name, is_assignment, _ = line.strip().lower().replace("-", "_").partition("=")
-        if not is_assignment:
-            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.8)
-            return f"did you mean {near[0]}? To use it as a text, start the line with a space" if near else None
-        near = difflib.get_close_matches(name.strip(), [*SETTINGS, *SETTINGS.values()], n=1, cutoff=0.75)
-        short = {field: short for short, field in SETTINGS.items()}
-        return f"no setting {name.strip()}; did you mean {short.get(near[0], near[0])}? `help` shows all settings" if near else None
+        word = line.strip().lower().removeprefix("/")
+        as_text = "To use it as a text, start the line with a space"
+        names = [name.replace("-", "_") for name, _ in re.findall(ASSIGNMENT, word)] if re.fullmatch(ASSIGNMENTS, word) else []
+        known = [*SETTINGS, *SPELLINGS]
+        unknown = [name for name in names if name not in known]
+        if near := [match for name in unknown for match in difflib.get_close_matches(name, known, n=1, cutoff=0.75)]:
+            return f"no setting {unknown[0]}; did you mean {SPELLINGS.get(near[0], near[0])}? `help` shows all settings"
+        if unknown and len(unknown) < len(names):
+            return f"no setting {unknown[0]}; `help` shows all settings. {as_text}"
+        if not names and (near := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.8)):
+            return f"did you mean {near[0]}? {as_text}"
+        return f"no command {line.strip()}; `help` shows all. {as_text}" if line.startswith("/") else None
 
-    def _set(self, name: str, value: str) -> str:
-        field = SETTINGS[name]
+    def _set(self, assignments: list[tuple[str, str]]) -> str | None:
+        """Change several settings, or none if one of the values is wrong."""
+        if not assignments:
+            return None
+        changes: dict[str, float | int | None] = {}
+        for name, value in assignments:
+            try:
+                is_off = name == "seed" and value in ("off", "none")
+                number = None if is_off else float(value.replace(",", ".")) if name in FRACTIONS else int(value)
+            except ValueError:
+                return f"{name}={value}: expected {'a number' if name in FRACTIONS else 'a whole number'}; nothing changed"
+            changes[SETTINGS[name]] = number
         try:
-            changed: float | int | None
-            if name == "seed" and value in ("off", "none"):
-                changed = None
-            elif name in ("temp", "top_p", "min_p"):
-                changed = float(value)
-            else:
-                changed = int(value)
-            config = dataclasses.replace(self.config, **{field: changed})  # type: ignore[arg-type]  # by name
+            config = dataclasses.replace(self.config, **changes)  # type: ignore[arg-type]  # by name
             config.check()
-        except ValueError:
-            return f"{name}={value}: expected {'a number' if name in ('temp', 'top_p', 'min_p') else 'a whole number'}; nothing changed"
         except UserError as error:
-            return f"{str(error).replace('--' + field.replace('_', '-') + ' ', name + '=')}; nothing changed"
+            message = str(error)
+            for name, field in SETTINGS.items():
+                message = message.replace(f"--{field.replace('_', '-')} ", f"{name}=")
+            return f"{message}; nothing changed"
         self.config = config
-        return f"{name}={'off' if changed is None else changed}"
+        return "  ".join(f"{name}={'off' if changes[SETTINGS[name]] is None else changes[SETTINGS[name]]}" for name, _ in assignments)
 
     def describe(self) -> str:
         """All settings, as a person would type them."""
@@ -96,6 +119,17 @@ class PromptSettings:
             "  ".join(f"{name}={'off' if value is None else value}" for name, value in values.items())
             + f"  raw is {'on' if self.config.raw else 'off'}"
         )
+
+
+def _assignments(line: str) -> list[tuple[str, str]]:
+    """The settings of a line such as `temp=0.8 top_k=200`, under their names at the prompt; empty if it has anything else."""
+    if match := re.fullmatch(rf"({'|'.join(SETTINGS)})\s+([\d.,]+|off)", line):  # `temp 0.8`
+        return [(match[1], match[2])]
+    if not re.fullmatch(ASSIGNMENTS, line):
+        return []
+    found = [(name.replace("-", "_"), value) for name, value in re.findall(ASSIGNMENT, line)]
+    named = [(SPELLINGS.get(name, name), value) for name, value in found]
+    return named if all(name in SETTINGS for name, _ in named) else []
 
 
 def sampling_params(config: SamplerConfig) -> SamplingParams:

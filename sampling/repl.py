@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from sampling.prompt_settings import HELP, PromptSettings
+from sampling.prompt_settings import HELP, PromptSettings, is_leaving
 from system.errors import UserError
 from system.signals import Interrupt
-from system.terminal import Screen, hanging_indent
+from system.terminal import Screen, hanging_indent, without_echo
 
 PASTE_SECONDS = 0.03  # lines that follow each other this fast were pasted, not typed
 
@@ -27,14 +27,14 @@ def run_repl(screen: Screen, settings: PromptSettings, label: str, greeting: str
         while lines or not at_end:
             try:
                 if not lines:
-                    lines, at_end = _read_lines(f"\n{label}> ")
+                    lines, at_end = _read_lines(f"\n{label}: ", history.marks_pastes)
             except KeyboardInterrupt:
                 screen.say("\nPress Ctrl-D to leave")
                 continue
             except EOFError:
                 print()
                 return
-            if len(lines) == 1 and lines[0].strip().lower() in ("quit", "exit") and not lines[0].startswith(" "):
+            if len(lines) == 1 and is_leaving(lines[0]):
                 return
             history.save()
             answer = settings.run_command(lines[0]) or (settings.suggest(lines[0]) if len(lines) == 1 else None)
@@ -45,20 +45,21 @@ def run_repl(screen: Screen, settings: PromptSettings, label: str, greeting: str
             text, lines = "\n".join(lines), []
             if not text.strip():
                 continue
-            with Interrupt() as interrupt:
+            with Interrupt() as interrupt, without_echo():
                 try:
                     generate(text, interrupt)
                 except UserError as error:
                     screen.say(str(error), style="")
 
 
-def _read_lines(label: str) -> tuple[list[str], bool]:
-    """A line, or several that arrive together, and whether the input ended after them.
+def _read_lines(label: str, marks_pastes: bool) -> tuple[list[str], bool]:
+    """A line, or several that were pasted, and whether the input ended after them.
 
-    Text that a terminal marks as pasted arrives as one line with line breaks in it.
+    Where the terminal marks pasted text, it arrives as one line with line breaks in it, and lines typed ahead are separate.
+    Elsewhere lines that arrive together count as pasted.
     """
     lines = [input(label)]
-    while select.select([sys.stdin], [], [], PASTE_SECONDS)[0]:
+    while not marks_pastes and select.select([sys.stdin], [], [], PASTE_SECONDS)[0]:
         try:
             lines.append(input())
         except EOFError:
@@ -72,6 +73,7 @@ class _History:
 
     readline: ModuleType | None
     path: Path
+    marks_pastes: bool = False
 
     def save(self) -> None:
         with contextlib.suppress(OSError):  # the prompt also works where the file cannot be written
@@ -88,13 +90,16 @@ def _open_history(label: str) -> Iterator[_History]:
     except ImportError:  # some systems have no readline
         yield _History(None, state)
         return
-    path = state / "backgpt" / f"{label}.history"
+    path = state / "backgpt" / f"{label.lower()}.history"
     readline.set_history_length(1000)
+    marks_pastes = "libedit" not in (readline.__doc__ or "") and os.environ.get("TERM", "dumb") != "dumb"
+    if marks_pastes:
+        readline.parse_and_bind("set enable-bracketed-paste on")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             readline.read_history_file(path)
-    yield _History(readline, path)
+    yield _History(readline, path, marks_pastes)
 
 
 def at_terminal() -> bool:

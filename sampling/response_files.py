@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from config import SampleInstructConfig
-from formats.pairs import INPUTS, INSTRUCTIONS, MESSAGES, RESPONSE_FIELDS, clean_text, response_from_row
+from formats.pairs import GENERATED, RESPONSE_FIELDS, RESPONSES, clean_text, response_from_row
 from formats.tolerant_rows import Row
+from formats.utf8 import is_unicode
 from sampling.engine import Engine, Request
 from sampling.generation import GeneratedText, ResponsePrompter
 from sampling.prompt_settings import sampling_params
 from system.errors import UserError
 
+ADDED = ("row", "error", "candidates", GENERATED, "logprob_per_token", "tokens", "complete", "cut")
+
 
 def generate_instructions(
     config: SampleInstructConfig, engine: Engine, prompter: ResponsePrompter, rows: Iterator[Row | str], done: int
 ) -> Iterator[Row]:
-    """Each row with its candidates, the most likely one as its instruction. Rows come in order, whichever is finished first."""
+    """Each row with its candidates, the most likely one as its generated instruction. Rows come in order, whichever is finished first."""
     waiting: dict[int, Row] = {}  # by index: rows that were read, and are not yet yielded
     requested: list[int] = []  # the index of the row of each request
     texts: dict[int, list[GeneratedText]] = {}
@@ -23,17 +26,21 @@ def generate_instructions(
 
     def requests() -> Iterator[Request]:
         for index, read in enumerate(rows):
-            fields, response = extra_fields(read), None if isinstance(read, str) else response_from_row(read)
+            fields, response = kept_fields(read, done + index), None if isinstance(read, str) else response_from_row(read)
             try:
                 if isinstance(read, str):
                     raise UserError(read)
                 if not isinstance(response, str):
                     raise UserError(f"no text in {' or '.join(RESPONSE_FIELDS)}")
+                if not is_unicode(response):
+                    raise UserError("invalid UTF-8")
                 request, notice = prompter.request(response, config.num_samples, config.max_new_tokens)
-            except (UserError, UnicodeEncodeError) as error:
+            except UserError as error:
                 waiting[index] = {**fields, "error": str(error)}
                 continue
-            waiting[index] = {**fields, "response": clean_text(response), "cut": bool(notice)}
+            if not any(fields.get(name) for name in RESPONSES):  # as in a row of `text`: the result must be a pair
+                fields["response"] = clean_text(response)
+            waiting[index] = {**fields, "cut": bool(notice)}
             texts[index] = [GeneratedText() for _ in range(config.num_samples)]
             requested.append(index)
             yield request._replace(seed_key=done + index)  # a resumed run gives a row the same instruction
@@ -49,10 +56,10 @@ def generate_instructions(
         upcoming += 1
 
 
-def extra_fields(read: Row | str) -> Row:
-    """The fields of a row that its result keeps: all but those of a pair and of an earlier result."""
-    dropped = (*INSTRUCTIONS, *INPUTS, *RESPONSE_FIELDS, MESSAGES, "error", "candidates")
-    return {} if isinstance(read, str) else {name: value for name, value in read.items() if name not in dropped}
+def kept_fields(read: Row | str, index: int) -> Row:
+    """The number of a row, from 1, and all its fields but those that an earlier job added."""
+    fields = {} if isinstance(read, str) else {name: value for name, value in read.items() if name not in ADDED}
+    return {"row": index + 1, **fields}
 
 
 def _result(row: Row, texts: list[GeneratedText], prompter: ResponsePrompter) -> Row:
@@ -60,7 +67,7 @@ def _result(row: Row, texts: list[GeneratedText], prompter: ResponsePrompter) ->
         return row
     found: list[dict[str, Any]] = [
         {
-            "instruction": prompter.text("", text.ids),
+            GENERATED: prompter.text("", text.ids),
             "logprob_per_token": round(text.logprob_per_token, 5),
             "tokens": text.tokens,
             "complete": text.finish_reason == "stop",

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NOT_FINITE = "the model gives probabilities that are not finite: it is damaged, or too large for --dtype. Try --dtype float32"
+
 
 @dataclass(frozen=True)
 class SamplingParams:

@@ -11,6 +11,7 @@ from formats.batches import PADDING
 from formats.packing import pack
 from model import GPT, CacheUpdate, segment_positions_and_mask
 from sampling.inference_weights import attention_dtype
+from sampling.sampler import NOT_FINITE
 from system.errors import UserError
 
 MIN_FILLED = 0.8  # of each sequence in a batch of continuations; the rest is padding
@@ -119,7 +120,7 @@ class Scorer:
         ]
         logprobs = torch.cat(parts)[:, 0].cpu().double().numpy()
         if not np.isfinite(logprobs).all():  # in a comparison, NaN would count as the best
-            raise UserError("the model gives a probability that is not finite: it is damaged, or overflows in --dtype. Try --dtype float32")
+            raise UserError(NOT_FINITE)
         return np.split(logprobs, np.cumsum([len(target) for target in targets])[:-1])
 
     def _widen(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from sampling.engine import Engine
 from sampling.generation import GeneratedText, Prompter
 from sampling.prompt_settings import PromptSettings, sampling_params
 from sampling.repl import at_terminal, read_lines, run_repl
+from system.escapes import escape_controls
 from system.signals import Interrupt
 from system.terminal import Screen
 
@@ -28,6 +29,8 @@ class TerminalSampler:
         request, notice = self._prompter.request(given, config.num_samples, config.max_new_tokens)
         if notice:
             self._notify(notice)
+        if self._screen.console.is_terminal:
+            self._screen.say(f"{self._prompter.generated_label}:")
         texts = [GeneratedText() for _ in range(config.num_samples)]
         started = time.monotonic()
         with self._screen.live_text(self._grows_left and not config.raw) as live:
@@ -45,7 +48,9 @@ class TerminalSampler:
         if self._screen.console.is_terminal:
             tokens = sum(text.tokens for text in texts)
             early_ends = dict.fromkeys(self._early_end(text, config) for text in texts)
-            self._screen.say(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends))
+            self._screen.say(
+                f"{tokens} token{'s' * (tokens != 1)} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends)
+            )
 
     def generate_once(self, given: str, config: SamplerConfig) -> None:
         """Generate without a prompt: Ctrl-C ends the text, and the script too."""
@@ -54,13 +59,14 @@ class TerminalSampler:
         if interrupt.pressed:
             raise KeyboardInterrupt
 
-    def run(self, config: SamplerConfig, text: str, label: str, greeting: str) -> None:
+    def run(self, config: SamplerConfig, text: str, greeting: str) -> None:
         """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
         if text or not at_terminal():
             for line in [text] if text else read_lines():
                 self.generate_once(line, config)
             return
         settings = PromptSettings(config)
+        label = self._prompter.given_label
         run_repl(self._screen, settings, label, greeting, lambda text, interrupt: self.generate(text, settings.config, interrupt))
 
     def _show(self, given: str, texts: list[GeneratedText], config: SamplerConfig) -> None:
@@ -82,11 +88,13 @@ class TerminalSampler:
         if self._screen.console.is_terminal:
             self._screen.say(notice)
         else:
-            print(notice, file=sys.stderr)
+            print(escape_controls(notice), file=sys.stderr)
 
     def _early_end(self, text: GeneratedText, config: SamplerConfig) -> str:
         if text.finish_reason == "tokens":
             return f"; cut off after {config.max_new_tokens} tokens"
         if text.finish_reason == "context":
             return f"; the context of {self._engine.model.config.block_size} tokens is full"
-        return "" if text.finish_reason == "stop" else "; stopped by Ctrl-C"
+        if text.finish_reason == "stop":
+            return "" if text.ids else "; the model ended the text at once: it adds nothing"
+        return "; stopped by Ctrl-C"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
+from formats.pairs import response_from_row
 from tests.conftest import ROOT, call_script, fails_with, make_pairs
 from tests.sampling.conftest import job_command, rows_of, run_job
 
@@ -64,8 +65,8 @@ def test_every_format_is_read_and_written(checkpoints: dict[str, Path], tmp_path
         result = run_job(checkpoints, tmp_path / name, tmp_path / "out" / output)
         assert result.returncode == 0, result.stderr
         rows = rows_of(tmp_path / "out" / output)
-        assert [row["response"] for row in rows] == texts
-        found.append([(row["instruction"], row["logprob_per_token"]) for row in rows])
+        assert [response_from_row(row) for row in rows] == texts
+        found.append([(row["generated_instruction"], row["logprob_per_token"]) for row in rows])
     assert found[0] == found[1] == found[2] == found[3]
 
 

@@ -37,8 +37,32 @@ def test_given_words_stay_complete_and_where_a_person_expects_them(model: GPT, t
         if order == "backward":
             assert text == "The cat" or text.endswith((" The cat", "\nThe cat"))
         else:
-            assert text == "The cat" or text.startswith(("The cat ", "The cat\n"))
+            assert text == "The cat" or not text.removeprefix("The cat")[:1].isalnum()
         assert text != "The cat" or not generated.ids or not tokenizer.decode(generated.ids).strip()
+
+
+@pytest.mark.parametrize(
+    ("order", "given"), [("backward", "\nThe end."), ("backward", " end."), ("forward", "Once "), ("forward", "One.\n")]
+)
+def test_beside_white_space_any_token_may_come_first(tokenizer: Tokenizer, order: Order, given: str) -> None:
+    assert EndingPrompter(tokenizer, order, 64).request(given, 1, 5)[0].first_token_mask is None
+
+
+def test_a_forward_text_may_continue_with_punctuation_but_not_with_letters(tokenizer: Tokenizer) -> None:
+    mask = EndingPrompter(tokenizer, "forward", 64).request("The cat", 1, 5)[0].first_token_mask
+    assert mask is not None
+    [comma], [letter], [space] = tokenizer.encode(","), tokenizer.encode("s"), tokenizer.encode(" ")
+    assert mask[comma] and mask[space] and mask[tokenizer.end_of_text]
+    assert not mask[letter]
+    assert not mask[tokenizer.special_id("<|im_end|>")]
+
+
+def test_weights_that_are_not_finite_are_refused(tokenizer: Tokenizer) -> None:
+    broken = random_model(n_layer=1, block_size=64)
+    broken.norm.weight[3] = float("nan")
+    for temperature in (0, 1):
+        with pytest.raises(UserError, match="not finite: it is damaged, or too large for --dtype"):
+            list(generate_texts(Engine(broken), EndingPrompter(tokenizer, "backward", 64), ["x"], SamplingParams(3, temperature)))
 
 
 TEXTS = st.one_of(

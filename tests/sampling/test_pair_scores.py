@@ -29,4 +29,5 @@ def test_scores_are_log_probabilities(checkpoints: dict[str, Path]) -> None:
         assert row["logprob_per_token"] == pytest.approx(given / len(instruction), abs=1e-3)
     assert [row.get("cut") for row in found] == [False, True, None, None]
     assert "tokens, too many for a context of 512 with its response" in found[2]["error"]
-    assert found[3] == {"error": "a bad row"}
+    assert found[3] == {"row": 4, "error": "a bad row"}
+    assert [row["row"] for row in found] == [1, 2, 3, 4]

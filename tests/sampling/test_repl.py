@@ -46,7 +46,7 @@ def terminal(
 def answer(child: "pexpect.spawn[str]", line: str, label: str) -> str:
     """What appears between a line and the next prompt."""
     child.sendline(line)
-    child.expect_exact(f"\n{label}> ")
+    child.expect_exact(f"\n{label}: ")
     return plain(child.before or "")
 
 
@@ -61,33 +61,33 @@ def leave(child: "pexpect.spawn[str]") -> None:
 def test_endings_get_texts_that_differ_until_a_seed_is_set(checkpoints: dict[str, Path], tmp_path: Path, columns: int) -> None:
     flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 12]
     with terminal("sample_xcoax.py", *flags, state=tmp_path, columns=columns) as child:
-        child.expect_exact("ending> ")
-        first, second = (answer(child, "the cat sleeps", "ending") for _ in range(2))
+        child.expect_exact("Prompt: ")
+        first, second = (answer(child, "the cat sleeps", "Prompt") for _ in range(2))
         for text in (first, second):
             assert re.search(r"the\s+cat\s+sleeps\s+\d+\s+tokens\s+in", text), text
         assert first != second
-        assert "seed=7" in answer(child, "seed=7", "ending")
-        texts = [re.sub(r"\d+\s+tokens\s+in.*", "", answer(child, "the cat sleeps", "ending"), flags=re.DOTALL) for _ in range(2)]
+        assert "seed=7" in answer(child, "seed=7", "Prompt")
+        texts = [re.sub(r"\d+\s+tokens\s+in.*", "", answer(child, "the cat sleeps", "Prompt"), flags=re.DOTALL) for _ in range(2)]
         assert texts[0] == texts[1]
         leave(child)
 
 
 def test_commands_work_at_the_prompt(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     with terminal("sample_xcoax.py", "--model-path", checkpoints["pretraining"], state=tmp_path, columns=200) as child:
-        child.expect_exact("ending> ")
-        before = answer(child, "settings", "ending")
-        assert "temp=0.7  top_k=0  top_p=1.0  min_p=0.0  tokens=200  samples=1  seed=off  raw is off" in before
-        assert "temp=hot: expected a number; nothing changed" in answer(child, "temp=hot", "ending")
-        assert "no setting tmp; did you mean temp?" in answer(child, "tmp=1", "ending")
-        assert answer(child, "settings", "ending").split("settings")[1] == before.split("settings")[1]
+        child.expect_exact("Prompt: ")
+        before = answer(child, "settings", "Prompt")
+        assert "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  raw is off" in before
+        assert "temp=hot: expected a number; nothing changed" in answer(child, "temp=hot", "Prompt")
+        assert "no setting tmp; did you mean temp?" in answer(child, "tmp=1", "Prompt")
+        assert answer(child, "settings", "Prompt").split("settings")[1] == before.split("settings")[1]
         for line in ("temp 0", "tokens=5", "samples=2", "raw"):
-            assert "expected" not in answer(child, line, "ending")
-        assert "sleeps cat the" in answer(child, "the cat sleeps", "ending")  # the order of the model
-        assert "a b help" in answer(child, "raw", "ending") + answer(child, " a b help", "ending")
-        assert "tokens=0" in answer(child, "tokens=0", "ending")
-        assert "samples=1" in answer(child, "samples=1", "ending")
-        assert "the end\n0 tokens" in answer(child, "the end", "ending").replace("\n\n", "\n")
-        assert "Ctrl-D" in answer(child, "help", "ending")
+            assert "expected" not in answer(child, line, "Prompt")
+        assert "sleeps cat the" in answer(child, "the cat sleeps", "Prompt")  # the order of the model
+        assert "a b help" in answer(child, "raw", "Prompt") + answer(child, " a b help", "Prompt")
+        assert "tokens=0" in answer(child, "tokens=0", "Prompt")
+        assert "samples=1" in answer(child, "samples=1", "Prompt")
+        assert "the end\n0 tokens" in answer(child, "the end", "Prompt").replace("\n\n", "\n")
+        assert "Ctrl-D" in answer(child, "help", "Prompt")
         child.sendline("")
         child.sendline("   ")
         child.sendline("quit")
@@ -97,53 +97,55 @@ def test_commands_work_at_the_prompt(checkpoints: dict[str, Path], tmp_path: Pat
 def test_ctrl_c_stops_a_text_and_keeps_what_is_generated(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     flags = ["--model-path", checkpoints["pretraining"], "--num-samples", 999, "--max-new-tokens", 400]
     with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.sendintr()
         child.expect_exact("Press Ctrl-D to leave")
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.sendline("the cat sleeps")
         child.expect("sleeps.*sleeps")  # the typed line, and a text that grows
         child.setwinsize(30, 40)
         child.sendintr()
         child.expect_exact("by Ctrl-C")
         assert plain(child.before or "").replace("\n", " ").count("the cat sleeps") >= 1
-        child.expect_exact("\nending> ")
+        child.expect_exact("\nPrompt: ")
         leave(child)
 
 
 def test_several_lines_can_be_pasted_and_the_history_is_kept(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 3]
     with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.send("\x1b[200~one day\nthe cat\nsleeps\x1b[201~\r")
         child.expect_exact("tokens in")
         assert re.search(r"one day\nthe cat\nsleeps\n\d+ $", plain(child.before or ""))
-        child.expect_exact("ending> ")
-        child.send("first line\nsecond line\n")  # from a terminal without bracketed paste
-        child.expect_exact("tokens in")
-        assert re.search(r"first line\nsecond line\n\d+ $", plain(child.before or ""))
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
+        child.send("first line\nsecond line\n")  # typed ahead: each line is a prompt of its own
+        for line in ("first line", "second line"):
+            child.expect_exact("tokens in")
+            assert re.search(rf"Output:\n.*{line}\n\d+ $", plain(child.before or ""), flags=re.DOTALL)
+            assert "line\n" + "second line\n" not in plain(child.before or "")
+            child.expect_exact("Prompt: ")
         child.send("\x1b[200~samples=2\nprint(samples)\x1b[201~\r")  # marked as pasted: a text, even if it looks like a command
         child.expect(r"\d tokens in")
         assert re.search(r"samples=2\nprint\(samples\)\n\d* ?$", plain(child.before or ""))
-        child.expect_exact("ending> ")
-        child.send("temps=2\nprint(temps)\n")  # nearly a command, but not alone
+        child.expect_exact("Prompt: ")
+        child.send("\x1b[200~temps=2\nprint(temps)\x1b[201~\r")  # nearly a command, but not alone
         child.expect(r"\d tokens in")
         assert re.search(r"temps=2\nprint\(temps\)\n\d* ?$", plain(child.before or ""))
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.send("samples=2\ntokens=2\none day\n")  # typed ahead: the commands are run
         child.expect(r"\d tokens in")
         assert "[1/2]" in (child.before or "") and "[2/2]" in (child.before or "")
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.send("samples=1\nremember me\n")
         child.expect(r"\d tokens in")
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.send("the last one\n\x04")  # Ctrl-D typed ahead
         child.expect(pexpect.EOF)
         assert re.search(r"\d tokens in", child.before or "")
-    assert "remember me" in (tmp_path / "backgpt" / "ending.history").read_text(encoding="utf-8")
+    assert "remember me" in (tmp_path / "backgpt" / "prompt.history").read_text(encoding="utf-8")
     with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
-        child.expect_exact("ending> ")
+        child.expect_exact("Prompt: ")
         child.send("\x1b[A\r")  # arrow up
         child.expect_exact("tokens in")
         assert "the last one" in plain(child.before or "")
@@ -153,21 +155,21 @@ def test_a_plain_terminal_gets_plain_text(checkpoints: dict[str, Path], tmp_path
     flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 9]
     for name, value in (("TERM", "dumb"), ("NO_COLOR", "1")):
         with terminal("sample_xcoax.py", *flags, state=tmp_path, variables={name: value}) as child:
-            child.expect_exact("ending> ")
+            child.expect_exact("Prompt: ")
             child.sendline("the cat sleeps")
             child.expect_exact("tokens in")
             seen = child.before or ""
             assert not re.search(r"\x1b\[[0-9;]*[3-9][0-9]*m", seen)  # no color
             assert name != "TERM" or "\x1b" not in seen
-            child.expect_exact("ending> ")
+            child.expect_exact("Prompt: ")
             leave(child)
 
 
 def test_responses_get_instructions_best_first(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     flags = ["--model-path", checkpoints["tuning"], "--max-new-tokens", 9, "--num-samples", 4]
     with terminal("sample_xcoax_instruct.py", *flags, state=tmp_path) as child:
-        child.expect_exact("response> ")
-        text = answer(child, "The cat is sleeping.", "response")
+        child.expect_exact("Response: ")
+        text = answer(child, "The cat is sleeping.", "Response")
         scores = [float(score) for score in re.findall(r"^(-\d+\.\d{3}) ", text, flags=re.MULTILINE)]
         assert len(scores) == 4
         assert scores == sorted(scores, reverse=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
+from formats.pairs import Pair, pair_from_row
+from tests.conftest import fails_with
 from tests.sampling.conftest import rows_of, run_job
 
 
@@ -20,27 +22,45 @@ def test_every_row_has_its_result_in_order(instructions: Path, responses: Path) 
     given = [json.loads(line) for line in responses.read_text(encoding="utf-8").splitlines()[9:39]]
     for row, response in zip(rows[9:39], given, strict=True):
         assert {**row, **response} == row
-        assert row.keys() == {"response", "id", "cut", "instruction", "logprob_per_token", "tokens", "complete"}
+        assert row.keys() == {"row", "response", "id", "cut", "generated_instruction", "logprob_per_token", "tokens", "complete"}
         assert 0 < row["tokens"] <= 6
         assert row["logprob_per_token"] < 0
 
 
-def test_a_result_keeps_the_other_fields_of_its_row(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    rows = [
-        {"instruction": "old", "input": "old", "output": "", "response": "It rains.", "error": None, "candidates": [1], "id": 1},
+def test_a_result_keeps_every_field_of_its_row(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"instruction": "old", "input": "old", "output": "", "response": "It rains.", "context": "c", "id": 1},
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "It snows."}], "id": 2},
-        {"text": "The cat sleeps.", "error": "of an earlier run", "id": 3},
+        {"text": "The cat sleeps. ", "prompt": "p", "id": 3},
+        {"output": " The dog runs.", "id": 4, "weight": float("nan")},
+        {"response": " ", "instruction": "kept", "id": 5},
+        {"response": "lone \ud800 surrogate", "id": 6},
     ]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert run_job(checkpoints, tmp_path / "a.jsonl", tmp_path / "b.parquet").returncode == 0
-    found = rows_of(tmp_path / "b.parquet")
-    assert [(row["response"], row["id"]) for row in found] == [("It rains.", 1), ("It snows.", 2), ("The cat sleeps.", 3)]
-    assert found[0].keys() == {"id", "response", "cut", "instruction", "logprob_per_token", "tokens", "complete"}
-    assert "old" not in found[0]["instruction"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not JSON\n", encoding="utf-8")
+    fails_with(run_job(checkpoints, tmp_path / "a.jsonl", tmp_path / "b.jsonl"), 1, "3 of 7 rows could not be used")
+    text = (tmp_path / "b.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [row["row"] for row in found] == [1, 2, 3, 4, 5, 6, 7]
+    for row, given in zip(found[:3], rows[:3], strict=True):
+        assert {**row, **given} == row
+        assert row["generated_instruction"] != given.get("instruction")
+    assert [row.get("response") for row in found[:4]] == ["It rains.", "It snows.", "The cat sleeps.", None]
+    assert (found[3]["output"], found[3]["weight"]) == (" The dog runs.", None)
+    assert (found[4]["instruction"], found[4]["response"]) == ("kept", " ")
+    assert [row["error"].partition(":")[0] for row in found[4:]] == ["an empty response", "invalid UTF-8", "not JSON"]
     times = pa.table({"response": ["It rains."], "when": pa.array([0], pa.timestamp("us"))})
     pyarrow.parquet.write_table(times, tmp_path / "c.parquet")
     assert run_job(checkpoints, tmp_path / "c.parquet", tmp_path / "d.jsonl").returncode == 0
     assert rows_of(tmp_path / "d.jsonl")[0]["when"] == "1970-01-01 00:00:00"
+
+
+def test_a_result_is_a_pair_with_the_generated_instruction(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    rows = [{"text": "It rains."}, {"instruction": "old", "input": "of old", "output": "It snows."}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert run_job(checkpoints, tmp_path / "a.jsonl", tmp_path / "b.jsonl").returncode == 0
+    for row, response in zip(rows_of(tmp_path / "b.jsonl"), ("It rains.", "It snows."), strict=True):
+        assert pair_from_row({**row, "generated_instruction": "new"}) == Pair("new", response)
 
 
 def test_candidates_are_sorted_best_first(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -50,4 +70,4 @@ def test_candidates_are_sorted_best_first(checkpoints: dict[str, Path], tmp_path
         scores = [candidate["logprob_per_token"] for candidate in row["candidates"]]
         assert len(scores) == 6
         assert scores == sorted(scores, reverse=True)
-        assert (row["instruction"], row["logprob_per_token"]) == (row["candidates"][0]["instruction"], scores[0])
+        assert (row["generated_instruction"], row["logprob_per_token"]) == (row["candidates"][0]["generated_instruction"], scores[0])
