@@ -10,7 +10,7 @@ import numpy as np
 from config import Content, EvaluateConfig, PreprocessConfig, Stage
 from formats.batches import evenly_spaced
 from formats.checkpoint import Checkpoint, load_checkpoint
-from formats.documents import Documents
+from formats.document_reader import DocumentReader
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response, pair_fields, pair_from_row
 from formats.shards import SPLITS, Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
@@ -73,7 +73,7 @@ def read_held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkp
     """The validation documents of the data folder in the flags, or of the one that the first checkpoint was pretrained on."""
     dataset = _open(config.data_dir, checkpoints[0], "pretraining")
     tokenizer = Tokenizer.load(dataset.folder)
-    documents = Documents(dataset, "val", tokenizer.end_of_text)
+    documents = DocumentReader(dataset, "val", tokenizer.end_of_text)
     chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
     texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
     notes = [f"{len(chosen):,} of the {len(documents):,} held-out documents of {dataset.folder}."]

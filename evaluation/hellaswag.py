@@ -24,7 +24,7 @@ from tokens.tokenizer import Tokenizer
 
 ENDINGS = 4
 CHANCE = 1 / ENDINGS
-FIELDS = ("query", "endings", "label", "activity_label", "ctx_a", "ctx_b")
+FIELDS = ("query", "endings", "label", "activity_label", "ctx_a", "ctx_b", "ctx")
 RETRIES = 2  # of the hub; few, since the rest of the report does not need the tasks
 
 
@@ -45,14 +45,14 @@ class ChoiceScores(NamedTuple):
     first: Values
     second: Values  # given the first
     first_bytes: Values
-    second_bytes: Values
+    second_bytes: Values  # without the space that joins the parts
     label: int
     cut: bool  # the context was too long
 
     def is_right(self, whole: bool, per_byte: bool) -> bool:
         """Whether the true ending scores best, by the whole text or by the second part given the first."""
         scores = self.second + (self.first if whole else 0)
-        sizes = self.second_bytes + (self.first_bytes if whole else 0)
+        sizes = self.second_bytes + (self.first_bytes + 1 if whole else 0)
         scores = scores / np.maximum(sizes, 1) if per_byte else scores
         return int(scores.argmax()) == self.label
 
@@ -97,7 +97,7 @@ def _rows_of_hub(name: str) -> Iterator[dict[str, Any]]:
 def _task(row: dict[str, Any], source: str) -> HellaSwagTask:
     """The task of a row, prepared as in lm-evaluation-harness: the activity, then the context, without WikiHow's markup."""
     try:
-        prepared = row.get("query")  # in some files
+        prepared = row.get("query") or ("activity_label" not in row and row.get("ctx"))  # in some files, ready to use
         context = prepared or f"{row['activity_label']}: {_clean(row['ctx_a'] + ' ' + row['ctx_b'].capitalize())}"
         task = HellaSwagTask(context, [_clean(ending) for ending in list(row["endings"])], int(row["label"]))
         "".join([context, *task.endings]).encode()
@@ -122,7 +122,7 @@ def score_tasks(scorer: Scorer, tokenizer: Tokenizer, order: Order, tasks: Seque
             logprobs = [np.split(next(scores), [len(first)]) for first, _ in parts]
             sizes = [[tokenizer.bytes_per_id[ids].sum() for ids in part] for part in parts]
             first, second = np.array([[part.sum() for part in pair] for pair in logprobs]).T
-            first_bytes, second_bytes = np.array(sizes, float).T
+            first_bytes, second_bytes = np.array(sizes, float).T - [[0], [1]]
             yield ChoiceScores(first, second, first_bytes, second_bytes, task.label, cut)
 
 

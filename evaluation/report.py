@@ -1,6 +1,5 @@
 """The report: sections of estimates, printed in the terminal and written to report.md with pictures and to report.json."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from tqdm import tqdm
 
 from evaluation.bootstrap import Estimate
 from system.errors import UserError
+from system.escapes import escape_controls
 from system.files import atomic_write, write_json
-from system.terminal import escape_controls
 
 PIPE_WIDTH = 200  # columns when the output is not a terminal
 Curve = list[tuple[float, Estimate]]  # points from left to right
@@ -93,7 +92,7 @@ class Report:
         with _as_user_errors(self.folder):
             with atomic_write(self.folder / f"{name}.md") as file:
                 file.write(escape_controls(self._as_markdown()).encode("utf-8", "replace"))
-            write_json(self.folder / f"{name}.json", _finite({**self.facts, "sections": [each.as_json() for each in self.sections]}))
+            write_json(self.folder / f"{name}.json", {**self.facts, "sections": [each.as_json() for each in self.sections]})
 
     def _as_markdown(self) -> str:
         lines = [f"# {self.title}", "", *(f"- {line}" for line in self._fact_lines())]
@@ -119,7 +118,7 @@ class Report:
 
 def with_progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     """The items, with a progress bar in a terminal."""
-    return iter(tqdm(items, total=total, desc=label, leave=False, disable=None))
+    return iter(tqdm(items, total=total, desc=label, leave=False, disable=None, dynamic_ncols=True))
 
 
 @contextmanager
@@ -184,12 +183,3 @@ def _draw(folder: Path, picture: Picture) -> None:
     axes.legend()
     with atomic_write(folder / picture.name) as file:
         canvas.savefig(file, format="png")
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for each number that is not finite: JSON cannot hold those."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -45,7 +45,8 @@ class EncodeDocuments:
     tokenizer_model: bytes
     encoder_name: EncoderName
     order: Order
-    held_out_below: int  # documents with a smaller text hash go to validation
+    held_out_below: int  # documents with a smaller hash go to validation
+    split_parts: bool  # decide for each part of a document
     seed: int
 
     def __call__(self, chunk: Chunk[Document], folder: Path) -> ChunkRecord:
@@ -74,7 +75,7 @@ class EncodeDocuments:
             elif not text or text.isspace():
                 counts["skipped: empty"] += 1
             else:
-                batch.append(UsableDocument(text, document.size, text_hash(document.text) < self.held_out_below))
+                batch.append(UsableDocument(text, document.size, split_hash(document, self.split_parts) < self.held_out_below))
                 size += document.size
                 if size >= BATCH_BYTES:
                     yield batch
@@ -94,6 +95,13 @@ class EncodeDocuments:
         ids, counts = self._encoder(texts)
         starts = np.cumsum(counts) - counts
         return np.insert(ids, starts, self._tokenizer.end_of_text)
+
+
+def split_hash(document: Document, split_parts: bool) -> int:
+    """The hash that puts a document in a split: that of its text or, for a part of one, of the first part."""
+    if document.first_part_hash is not None and not split_parts:
+        return document.first_part_hash
+    return text_hash(document.text or b"")
 
 
 def document_settings(config: PreprocessConfig) -> dict[str, Any]:
@@ -121,9 +129,11 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
         chunks=read_chunks(source.read(start), source.names, number, start, config.num_chunks),
         tokenizer=tokenizer,
         source_revision=source.revision,
-        split_text=lambda document: document.text if decode_utf8(document.text) else None,
+        split_hash=lambda document, parts: split_hash(document, parts) if decode_utf8(document.text) else None,
         texts_to_encode=texts_to_encode,
-        make_encode_chunk=lambda encoder_name, bound: EncodeDocuments(tokenizer.model, encoder_name, config.order, bound, config.seed),
+        make_encode_chunk=lambda encoder_name, bound, parts: EncodeDocuments(
+            tokenizer.model, encoder_name, config.order, bound, parts, config.seed
+        ),
         too_little_advice="Give more text, or cut long documents into more parts with a smaller --max-document-bytes.",
     )
     return write_dataset(journal, config, recipe, settings)

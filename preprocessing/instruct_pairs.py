@@ -127,9 +127,9 @@ def preprocess_pairs(config: InstructConfig, folder: Path, settings: dict[str, A
         chunks=read_chunks(mark_copies(source.read(start)), source.names, 0, start, config.num_chunks),
         tokenizer=tokenizer,
         source_revision=source.revision,
-        split_text=lambda pair: None if pair.trouble else split_text(pair),
+        split_hash=lambda pair, _: None if pair.trouble else text_hash(split_text(pair)),
         texts_to_encode=lambda pair: [] if pair.trouble else [reorder(text, config.order) for text in (pair.response, pair.instruction)],
-        make_encode_chunk=lambda encoder_name, bound: EncodePairs(
+        make_encode_chunk=lambda encoder_name, bound, _: EncodePairs(
             tokenizer.model, encoder_name, config.order, bound, config.seed, config.block_size
         ),
         too_little_advice="Give more pairs with more different responses.",

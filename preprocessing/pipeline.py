@@ -31,9 +31,9 @@ class Recipe(Generic[Item]):
     chunks: Iterator[Chunk[Item]]  # from the first one that may lack a record
     tokenizer: Tokenizer
     source_revision: str  # commit of a hub data set; empty for local files
-    split_text: Callable[[Item], bytes | None]  # the text whose hash puts an item in a split; None: the item is unusable
+    split_hash: Callable[[Item, bool], int | None]  # puts an item in a split, if True without its document; None: it is unusable
     texts_to_encode: Callable[[Item], list[str]]  # of an item, in the order of the shards
-    make_encode_chunk: Callable[[EncoderName, int], EncodeChunk[Item]]  # from an encoder and the hash bound of validation
+    make_encode_chunk: Callable[[EncoderName, int, bool], EncodeChunk[Item]]  # from an encoder, the hash bound of validation, and the same
     too_little_advice: str  # what to do if a split is empty
 
 
@@ -69,19 +69,31 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
     plan = journal.plan()
     if not plan:
         assert first is not None
-        bound = held_out_bound(config.val_share, [text for text in map(recipe.split_text, first.items) if text is not None])
-        plan = {"settings": settings, "revision": recipe.source_revision, "held_out_below": bound}
+        plan = {"settings": settings, "revision": recipe.source_revision, **_plan_split(recipe, first, config.val_share)}
         journal.write_plan(plan)
     if first is not None:
         texts = (text for item in first.items for text in recipe.texts_to_encode(item))
         encoder_name, notice = choose_encoder(recipe.tokenizer, _texts_to_check(texts))
         print(notice)
-        encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"])
+        encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"], plan.get("split_parts", False))
         speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config.workers, recipe.content)
         print(f"reversed, encoded and wrote {speed:.1f} MB of text per second with {config.workers} workers")
     tokenizer = recipe.tokenizer
     meta = {"content": recipe.content, "order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256}
+    if plan.get("split_parts"):
+        meta["split_parts"] = True
     return journal.seal({**meta, "revision": plan["revision"], "settings": settings}, recipe.too_little_advice)
+
+
+def _plan_split(recipe: Recipe[Item], first: Chunk[Item], val_share: float) -> dict[str, Any]:
+    """How the run decides what is held out. A document is on one side as a whole, unless the first chunk has only one."""
+    hashes = [number for item in first.items if (number := recipe.split_hash(item, False)) is not None]
+    plan: dict[str, Any] = {}
+    if len(hashes) > 1 and len(set(hashes)) == 1:
+        print("the text begins with one long document: its parts are split, so training and validation share documents")
+        plan["split_parts"] = True
+        hashes = [number for item in first.items if (number := recipe.split_hash(item, True)) is not None]
+    return {"held_out_below": held_out_bound(val_share, hashes), **plan}
 
 
 def _texts_to_check(texts: Iterator[str]) -> list[str]:

@@ -15,6 +15,7 @@ from formats.pairs import Pair, pair_fields, pair_from_row
 from formats.rows import batch_rows, cutting_place, read_json, read_parquet, read_parquet_rows, read_text, require_fields, table_rows
 from formats.utf8 import decode_utf8, normalize_line_endings
 from preprocessing.hub import HubError, Retries, open_hub_dataset
+from preprocessing.split import text_hash
 
 SAMPLED_FILES = 16  # files opened for the tokenizer's sample, at most
 
@@ -33,6 +34,7 @@ class Document(NamedTuple):
 
     text: bytes | None  # UTF-8, perhaps invalid; None: the row holds something other than text
     continues: bool  # it continues the part before it
+    first_part_hash: int | None = None  # of a part that continues another: puts all parts of a document on the same side of the split
 
     @property
     def size(self) -> int:
@@ -127,12 +129,14 @@ def split_document(document: Document, limit: int) -> list[Document]:
     if document.text is None:
         return [document]
     text, continues, start = normalize_line_endings(document.text), document.continues, 0
+    first_part_hash = document.first_part_hash
     parts = []
     while len(text) - start > limit:
         end = cutting_place(text, limit, start)
-        parts.append(Document(text[start:end], continues))
+        parts.append(Document(text[start:end], continues, first_part_hash))
+        first_part_hash = text_hash(text[:end]) if first_part_hash is None else first_part_hash
         start, continues = end, True
-    return [*parts, Document(text[start:], continues)]
+    return [*parts, Document(text[start:], continues, first_part_hash)]
 
 
 def _local(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...]) -> Source[Item]:
@@ -145,7 +149,10 @@ def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
     if kind.endswith(".parquet"):
         yield from (Document(row[field], False) for row in read_parquet(path, [field]))
     elif kind.endswith(".txt"):
-        yield from (Document(text, continues) for text, continues in read_text(path, limit))
+        first_part = b""
+        for part, continues in read_text(path, limit):
+            first_part = first_part if continues else part
+            yield Document(part, continues, text_hash(normalize_line_endings(first_part)) if continues else None)
     else:
         for number, row in enumerate(read_json(path)):
             if number == 0:

@@ -10,6 +10,6 @@ def text_hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def held_out_bound(share: float, texts: list[bytes]) -> int:
-    """The bound below which a text's hash puts it in validation: the share, raised if needed so that one of these texts is held out."""
-    return max(round(share * HASH_RANGE), min(map(text_hash, texts), default=0) + 1)
+def held_out_bound(share: float, hashes: list[int]) -> int:
+    """The bound below which a hash means validation: the share, raised if needed so that one of these is held out."""
+    return max(round(share * HASH_RANGE), min(hashes, default=0) + 1)

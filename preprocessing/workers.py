@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from preprocessing.chunks import Chunk, Item
 from preprocessing.journal import ChunkRecord, Journal
-from system.errors import UserError
+from system.errors import UserError, describe_os_error
 from system.signals import Stopped, StopSignals
 
 
@@ -32,7 +32,7 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk:
     documents = sum(shard.documents for record in journal.records.values() for shards in record.shards.values() for shard in shards)
     with (
         StopSignals("stopping after the chunks in progress") as signals,
-        tqdm(unit=f" {unit}", initial=documents, disable=None, smoothing=0.1) as progress,
+        tqdm(unit=f" {unit}", initial=documents, disable=None, smoothing=0.1, dynamic_ncols=True) as progress,
         ProcessPoolExecutor(workers, context, _start_worker, (encode_chunk, journal.folder)) as executor,
     ):
         started, size = time.monotonic(), 0
@@ -75,10 +75,9 @@ def _result(future: Future[ChunkRecord], chunk: Chunk[Item], executor: ProcessPo
     if isinstance(error, BrokenProcessPool):
         raise error
     executor.shutdown(wait=False, cancel_futures=True)
-    reason = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
-        reason = f"{error.strerror}: {error.filename or 'a shard'}. Finished chunks are kept: fix this and run the same command again"
-    raise UserError(f"chunk {chunk.number}, which begins at {chunk.start}: {reason}") from error
+        raise UserError(f"{describe_os_error(error)}; finished chunks are kept") from error
+    raise UserError(f"chunk {chunk.number}, which begins at {chunk.start}: {type(error).__name__}: {error}") from error
 
 
 def _start_worker(encode_chunk: EncodeChunk[Any], folder: Path) -> None:

@@ -46,6 +46,9 @@ def test_a_row_is_prepared_as_in_lm_evaluation_harness(tmp_path: Path) -> None:
     prepared: dict[str, object] = {"query": "Roof removal: A man. he", "endings": CLEAN, "label": 0}
     [task] = read_tasks(write_rows(tmp_path / "b.jsonl", [prepared]), 0)
     assert (task.context, task.label) == ("Roof removal: A man. he", 0)
+    plain: dict[str, object] = {"ctx": "A man. he", "label": 1, "endings": CLEAN}
+    [task] = read_tasks(write_rows(tmp_path / "plain.jsonl", [plain]), 0)
+    assert task == HellaSwagTask("A man. he", CLEAN, 1)
     pyarrow.parquet.write_table(pa.Table.from_pylist([ROW] * 9), tmp_path / "c.parquet")
     assert len(read_tasks(str(tmp_path / "c.parquet"), 0)) == 9
     assert len(read_tasks(str(tmp_path / "c.parquet"), 4)) == 4
@@ -153,7 +156,7 @@ def test_scores_are_those_of_a_plain_forward_pass(model: GPT, tokenizer: Tokeniz
             first = ending if order == "backward" else task.context
             length = len(tokenizer.encode(reorder(first, order)))
             assert choices.first[number] == pytest.approx(sum(float(logprobs[at, ids[at + 1]]) for at in range(length)), abs=1e-3)
-            assert choices.first_bytes[number] + choices.second_bytes[number] == len(f"{task.context} {ending}".encode())
+            assert choices.first_bytes[number] + 1 + choices.second_bytes[number] == len(f"{task.context} {ending}".encode())
         assert not choices.cut
 
 

@@ -1,10 +1,6 @@
 """Runs the preprocessing scripts in the test's own process: same flags, messages and files as in a shell, in a tenth of the time."""
 
-import contextlib
-import io
-import runpy
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -13,7 +9,7 @@ from config import CHUNK_DOCUMENTS
 from preprocessing.chunks import Chunk, Item
 from preprocessing.journal import Journal
 from preprocessing.workers import EncodeChunk
-from tests.conftest import ROOT
+from tests.conftest import call_script
 
 
 class Crash(BaseException):
@@ -24,24 +20,12 @@ def run_here(
     *arguments: object, chunk_documents: int = CHUNK_DOCUMENTS, crash_at_rename: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a script as a person does, but in this process, the work of the worker processes included."""
-    script, *flags = map(str, arguments)
-    stdout, stderr = io.StringIO(), io.StringIO()
     with (
-        mock.patch.object(sys, "argv", [script, *flags]),
         mock.patch("preprocessing.pipeline.encode_chunks", _encode_here),
         mock.patch("preprocessing.chunks.CHUNK_DOCUMENTS", chunk_documents),
         mock.patch.object(Path, "replace", _renames_until(crash_at_rename)),
-        contextlib.chdir(ROOT),
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
     ):
-        exit_code: object = 0
-        try:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        except SystemExit as stop:
-            exit_code = stop.code
-    assert isinstance(exit_code, int)
-    return subprocess.CompletedProcess([script, *flags], exit_code, stdout.getvalue(), stderr.getvalue())
+        return call_script(*arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -97,6 +97,28 @@ def test_a_long_document_is_cut_and_counted(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(text)
     assert all(part in text and len(part.encode()) <= 1024 for part in parts)
     assert dataset.meta["counts"] == {"parts of cut documents": len(parts) - 1}
+    assert "its parts are split, so training and validation share documents" in result.stdout
+    assert dataset.meta["split_parts"] is True
+
+
+@pytest.mark.parametrize("ending", [".txt", ".jsonl"])
+def test_all_parts_of_a_document_are_in_the_same_split(tmp_path: Path, ending: str) -> None:
+    books = ["\n".join(f"book {book}, {line}" for line in make_documents(40, seed=book)) for book in range(12)]
+    source = tmp_path / f"books{ending}"
+    if ending == ".txt":
+        source.write_text("\n<|endoftext|>\n".join(books) + "\n", encoding="utf-8")
+    else:
+        write_jsonl(source, books)
+    result = preprocess(source, tmp_path / "data", "--max-document-bytes", 1024, "--val-share", 0.3)
+    assert result.returncode == 0, result.stderr
+    dataset = open_dataset(tmp_path / "data")
+    assert "split_parts" not in dataset.meta
+    assert dataset.meta["counts"]["parts of cut documents"] > 12
+    train, val = (read_back(dataset, split) for split in ("train", "val"))
+    for book in books:
+        sides = {side for side, parts in (("train", train), ("val", val)) for part in parts if part.strip() and part in book}
+        assert len(sides) == 1
+    assert train and val
 
 
 def test_files_become_chunks_and_num_chunks_limits_them(tmp_path: Path) -> None:

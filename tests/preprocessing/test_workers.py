@@ -127,7 +127,7 @@ def test_a_full_disk_keeps_finished_chunks(tmp_path: Path) -> None:
     fails_with(
         subprocess.CompletedProcess([], process.returncode, "", errors),
         1,
-        "chunk 1, which begins at",
+        "train_00001.bin",
         os.strerror(errno.EFBIG),
         "run the same command again",
     )
