@@ -37,7 +37,7 @@ format: .venv/installed-dev
 
 # One step, not two: a second resolution could replace the torch of the first.
 .venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+	$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
 	touch .venv/installed $@
 
 clean:

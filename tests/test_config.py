@@ -90,8 +90,8 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
     ("config", "message"),
     [
         (InstructConfig(block_size=31), "--block-size 31: 32 or more"),
-        (FinetuneConfig(epochs=0), "--epochs 0: above 0"),
-        (SampleInstructConfig(temperature=-1), "--temperature -1: 0 or more"),
+        (FinetuneConfig(epochs=0), "--epochs 0: a number above 0"),
+        (SampleInstructConfig(temperature=-1), "--temperature -1: from 0 to 10"),
         (SampleInstructConfig(top_p=0), "--top-p 0: above 0, up to 1"),
         (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),
         (SampleInstructConfig(response="x", input="y"), "--response and --input: use only one of them"),

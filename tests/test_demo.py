@@ -59,19 +59,19 @@ def test_on_a_terminal_the_demo_ends_at_a_prompt(finished_demo: tuple[Path, str]
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable, ["demo_xcoax.py"], cwd=finished_demo[0], env=environment, encoding="utf-8", timeout=120, dimensions=(40, 100)
     )
-    child.expect_exact("response> ")
+    child.expect_exact("Response: ")
     child.sendintr()
     child.expect_exact("Press Ctrl-D to leave")
-    child.expect_exact("response> ")
+    child.expect_exact("Response: ")
     child.sendline("The cat is sleeping.")
     child.expect_exact("What is the cat doing?")
     child.expect_exact("tokens/s")
-    child.expect_exact("response> ")
+    child.expect_exact("Response: ")
     child.sendeof()
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
-    assert "response> " not in finished_demo[1]  # only on a terminal
+    assert "Response: " not in finished_demo[1]  # only on a terminal
 
 
 def test_the_demo_generates_stories_and_instructions(finished_demo: tuple[Path, str]) -> None:
