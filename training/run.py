@@ -42,7 +42,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     print(describe_settings(config, size, *facts))
     if last:
         trainer.resume(last)
-        changes = changed_settings(last.train_config, dataclasses.asdict(config))
+        now = dataclasses.asdict(config)  # an earlier version did not have all of these settings
+        changes = changed_settings(last.train_config, {name: now[name] for name in now if name in last.train_config})
         print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
         del last  # frees its weights
     write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
