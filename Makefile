@@ -31,13 +31,17 @@ format: .venv/installed-dev
 		{ echo "Python 3.11 or newer is needed; '$(PYTHON)' is older. Run: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/installed: requirements.txt | .venv/bin/python
-	$(BIN)/pip install --quiet -r requirements.txt
+.venv/pip: | .venv/bin/python  # a .venv made by uv has no pip
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@touch $@
+
+.venv/installed: requirements.txt | .venv/pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
 # One step, not two: a second resolution could replace the torch of the first.
-.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
+.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	touch .venv/installed $@
 
 clean:

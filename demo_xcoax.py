@@ -1,4 +1,4 @@
-"""The whole road in a toy world, in minutes on two CPU cores: BackGPT writes towards endings, BackChat finds instructions.
+"""Every stage in a toy world, in minutes on two CPU cores: BackGPT writes towards endings, BackChat finds instructions.
 
     python demo_xcoax.py
 

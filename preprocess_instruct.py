@@ -18,6 +18,7 @@ from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import INSTRUCT_PRESETS
 from system.command_line import read_flags
+from system.escapes import escape_controls
 from system.files import lock_folder
 from system.settings import describe_settings
 
@@ -29,7 +30,7 @@ def main() -> None:
     tokenizer = load_tokenizer(config)
     settings = pair_settings(config, tokenizer)
     if dataset := open_finished(folder, "pairs", settings):
-        print(f"{folder} is already finished: {dataset.summary()}")
+        print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
         return
     print(describe_settings(config, unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):

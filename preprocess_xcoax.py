@@ -17,6 +17,7 @@ from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import PREPROCESS_PRESETS
 from system.command_line import read_flags
+from system.escapes import escape_controls
 from system.files import lock_folder
 from system.settings import describe_settings
 
@@ -27,7 +28,7 @@ def main() -> None:
     folder = Path(config.data_dir)
     settings = document_settings(config)
     if dataset := open_finished(folder, "documents", settings):
-        print(f"{folder} is already finished: {dataset.summary()}")
+        print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
         return
     print(describe_settings(config, unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):

@@ -28,7 +28,7 @@ def main() -> None:
     checkpoint, engine = load_engine(config, "tuning", config.batch_size if config.output else MAX_SEQUENCES)
     if checkpoint.stage != "tuning":
         raise UserError(
-            f"{checkpoint.path} was pretrained and not tuned: it does not know instructions. Tune it with: "
+            f"{checkpoint.path} was pretrained and not tuned: it was not trained on instructions. Tune it with: "
             f"python finetune_xcoax.py --model-path {checkpoint.path}; or talk to it with sample_xcoax.py"
         )
     prompt_format = PromptFormat(checkpoint.tokenizer, checkpoint.order)

@@ -211,4 +211,4 @@ def _read_pairs(dataset: Dataset, split: Split, limit: int | None = None) -> lis
 
 def _read_pairs_of_file(path: str) -> list[Pair]:
     rows = read_rows_or_errors(path, lambda fields: pair_fields(fields, path))
-    return [Pair("", "", row.partition(":")[0]) if isinstance(row, str) else pair_from_row(row) for row in rows]
+    return [Pair("", "", row.partition(":")[0]) if isinstance(row, str) else pair_from_row(row, generated=False) for row in rows]

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from config import ModelConfig, Order, Script, Stage
 from model import GPT
 from presets import command_for
-from system.errors import UserError, first_line
+from system.errors import UserError, describe_os_error, first_line
 from system.files import atomic_write
 from tokens.tokenizer import Tokenizer
 
@@ -102,10 +102,9 @@ def save_checkpoint(
         cause = error if isinstance(error, OSError) else error.__context__  # torch wraps the error of the write
         if not isinstance(cause, OSError):
             raise
+        cause.filename = cause.filename or str(path)
         kept = f"; the previous one is intact: {path}" if path.is_file() else ""
-        raise UserError(
-            f"cannot save the checkpoint of step {step}: {cause.strerror}{kept}. Free some space and run the same command again"
-        ) from error
+        raise UserError(f"cannot save the checkpoint of step {step}: {describe_os_error(cause)}{kept}") from error
 
 
 def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = True) -> Checkpoint:
@@ -185,7 +184,7 @@ def _missing(path: Path, stage: Stage) -> UserError:
 
 def _way_out(path: Path, stage: Stage) -> str:
     """The likely mistake first, then what takes minutes, then what takes a day."""
-    return (
-        f"Check the path. For a small model in minutes run: make demo, and name the preset demo. "
-        f"To make this one: {command_for(MAKERS[stage], path.parent)}"
-    )
+    way_out = "Check the path. For a small model in minutes run: make demo; it is used by the preset demo"
+    if path.name in (BEST, LAST) and path.parent != Path():
+        way_out += f". To make this one: {command_for(MAKERS[stage], path.parent)}"
+    return way_out

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from system.errors import BAD_FLAGS, UserError
 
-GENERATED = "generated_instruction"  # what a model found comes before what the row already had
-INSTRUCTIONS = (GENERATED, "instruction", "prompt")
+GENERATED = "generated_instruction"  # found by a model
+INSTRUCTIONS = ("instruction", "prompt")
 INPUTS = ("input", "context")
 RESPONSES = ("output", "response", "completion")
 MESSAGES = "messages"
@@ -32,23 +32,26 @@ class Pair(NamedTuple):
 def pair_fields(fields: list[str], source: str) -> list[str]:
     """The fields that may hold pairs; a source without any is refused, and its fields are named."""
     there = set(fields)
-    if not (there & set(INSTRUCTIONS) and there & set(RESPONSES)) and MESSAGES not in there:
+    if not (there & {*INSTRUCTIONS, GENERATED} and there & set(RESPONSES)) and MESSAGES not in there:
         raise UserError(
             f"{source} has {'the fields ' + ', '.join(fields) if fields else 'no fields'}. A pair needs {' or '.join(INSTRUCTIONS)}, "
             f"{' or '.join(RESPONSES)} and optionally {' or '.join(INPUTS)}; or else {MESSAGES}",
             BAD_FLAGS,
         )
-    return [name for name in fields if name in (*INSTRUCTIONS, *INPUTS, *RESPONSES, MESSAGES)]
+    return [name for name in fields if name in (GENERATED, *INSTRUCTIONS, *INPUTS, *RESPONSES, MESSAGES)]
 
 
-def pair_from_row(row: Mapping[str, object] | None) -> Pair:
-    """The pair in a row, cleaned: CRLF becomes LF, surrounding white space is removed, the input is appended to the instruction."""
+def pair_from_row(row: Mapping[str, object] | None, generated: bool = True) -> Pair:
+    """The pair in a row; with the instruction that a model generated for it, if there is one and `generated` allows it.
+
+    Cleaned: CRLF becomes LF, surrounding white space is removed, the input is appended to the instruction.
+    """
     if row is None:
         return _unusable("not text")
     # Merged tables have every field, with null in those that a row does not use.
     instruction, response, given = (_first(row, names) for names in (INSTRUCTIONS, RESPONSES, INPUTS))
-    if row.get(GENERATED):
-        given = None  # it belongs to the other instruction
+    if generated and row.get(GENERATED):
+        instruction, given = row[GENERATED], None  # the input belongs to the other instruction
     if instruction is None or response is None:
         exchange = _last_exchange(row.get(MESSAGES))
         if exchange is None:

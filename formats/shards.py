@@ -3,6 +3,7 @@
 A shard is raw little-endian uint16 ids and nothing else; meta.json, written last, describes all shards of its folder.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -75,7 +76,8 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing writes again what a full disk has refused
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
@@ -185,6 +187,8 @@ def _check_meta(meta: dict[str, Any]) -> None:
             raise TypeError(f"{name} is not of type {kind.__name__}")
     if meta["order"] not in get_args(Order) or meta.get("content", "documents") not in get_args(Content):
         raise ValueError("unknown order or content")
+    if meta.get("content") == "pairs" and not isinstance(meta["settings"]["block_size"], int):
+        raise TypeError("the context of the pairs is not a number")
     if not MIN_VOCAB_SIZE <= meta["vocab_size"] <= MAX_VOCAB_SIZE or not all(isinstance(count, int) for count in meta["counts"].values()):
         raise ValueError("a number is impossible")
     for split in SPLITS:

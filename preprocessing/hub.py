@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from config import SourceConfig
 from formats.rows import BATCH_ROWS
 from system.errors import UserError, first_line
+from system.escapes import escape_controls
 
 SILENCE_SECONDS = 30  # without a byte from the hub, after which the connection counts as lost
 
@@ -35,7 +36,7 @@ class Retries:
                 "Run the same command again to resume, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))
-        print(f"{trouble}: {first_line(error)}. Trying again in {pause} s")
+        print(escape_controls(f"{trouble}: {first_line(error)}. Trying again in {pause} s"))
         time.sleep(pause)
         self._used += 1
 

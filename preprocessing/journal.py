@@ -4,17 +4,19 @@ While a run is unfinished, `unfinished/` holds plan.json (the settings of the ru
 shards are complete. Sealing gathers the records into meta.json. Every step ends in a rename.
 """
 
+import contextlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from config import Content
-from formats.shards import Dataset, Shard, Split, open_dataset, seal
+from formats.shards import SPLITS, Dataset, Shard, Split, open_dataset, seal
 from preprocessing.sources import Position
-from system.errors import BAD_FLAGS, UserError
+from system.errors import BAD_FLAGS, UserError, first_line
 from system.files import write_json
 from system.settings import changed_settings
 
@@ -37,14 +39,24 @@ class Journal:
         self.unfinished.mkdir(exist_ok=True)
         self.records: dict[int, ChunkRecord] = {}
         for path in self.unfinished.glob("chunk_*.json"):
-            row = json.loads(path.read_text(encoding="utf-8"))
-            shards: dict[Split, list[Shard]] = {split: [Shard(**shard) for shard in shards] for split, shards in row["shards"].items()}
-            self.records[int(path.stem.removeprefix("chunk_"))] = ChunkRecord(shards, row["counts"], Position(*row["end"]))
+            with _refusing_damage(path):
+                row = json.loads(path.read_text(encoding="utf-8"))
+                shards: dict[Split, list[Shard]] = {split: [Shard(**shard) for shard in row["shards"][split]] for split in SPLITS}
+                file, number = map(int, row["end"])
+                counts = {str(what): int(count) for what, count in row["counts"].items()}
+                self.records[int(path.stem.removeprefix("chunk_"))] = ChunkRecord(shards, counts, Position(file, number))
 
     def plan(self) -> dict[str, Any] | None:
         """The plan that an earlier run wrote before its first chunk, if there is one."""
         path = self.unfinished / "plan.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with _refusing_damage(path):
+            plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            kinds = {"settings": dict, "revision": str, "held_out_below": int}
+            if not all(isinstance(plan[name], kind) for name, kind in kinds.items()):
+                raise TypeError("a value of the wrong type")
+        return plan
 
     @property
     def revision(self) -> str:
@@ -84,6 +96,14 @@ class Journal:
         dataset = seal(self.folder, {**meta, "counts": dict(sorted(counts.items()))}, shards)
         shutil.rmtree(self.unfinished)
         return dataset
+
+
+@contextlib.contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}). Delete {path.parent} to start over") from error
 
 
 def open_finished(folder: Path, content: Content, settings: dict[str, Any]) -> Dataset | None:

@@ -20,6 +20,7 @@ from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
 from tokens.tokenizer import Tokenizer
 
+LARGEST_VAL_SHARE = 0.2  # of the text of the first chunk, held out as whole documents
 CHECKED_TEXTS, CHECKED_CHARACTERS = 1000, 2 << 20  # gigatoken is compared with SentencePiece on at most this much text
 
 
@@ -31,7 +32,7 @@ class Recipe(Generic[Item]):
     chunks: Iterator[Chunk[Item]]  # from the first one that may lack a record
     tokenizer: Tokenizer
     source_revision: str  # commit of a hub data set; empty for local files
-    split_hash: Callable[[Item, bool], int | None]  # puts an item in a split, if True without its document; None: it is unusable
+    split_hash: Callable[[Item, bool], int | None]  # decides the split of an item; if True, of each part on its own; None: unusable
     texts_to_encode: Callable[[Item], list[str]]  # of an item, in the order of the shards
     make_encode_chunk: Callable[[EncoderName, int, bool], EncodeChunk[Item]]  # from an encoder, the hash bound of validation, and the same
     too_little_advice: str  # what to do if a split is empty
@@ -86,14 +87,22 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
 
 
 def _plan_split(recipe: Recipe[Item], first: Chunk[Item], val_share: float) -> dict[str, Any]:
-    """How the run decides what is held out. A document is on one side as a whole, unless the first chunk has only one."""
-    hashes = [number for item in first.items if (number := recipe.split_hash(item, False)) is not None]
-    plan: dict[str, Any] = {}
-    if len(hashes) > 1 and len(set(hashes)) == 1:
-        print("the text begins with one long document: its parts are split, so training and validation share documents")
-        plan["split_parts"] = True
-        hashes = [number for item in first.items if (number := recipe.split_hash(item, True)) is not None]
-    return {"held_out_below": held_out_bound(val_share, hashes), **plan}
+    """How the run decides what is held out, from its first chunk.
+
+    A document is on one side as a whole, unless that would hold out far more than asked for: one of few long documents.
+    """
+    usable = [item for item in first.items if recipe.split_hash(item, False) is not None]
+    bounds = {}
+    for split_parts in (False, True):
+        hashes = [recipe.split_hash(item, split_parts) or 0 for item in usable]
+        bounds[split_parts] = held_out_bound(val_share, hashes)
+        held_out = sum(item.size for item, number in zip(usable, hashes, strict=True) if number < bounds[split_parts])
+        if held_out <= max(2 * val_share, LARGEST_VAL_SHARE) * sum(item.size for item in usable):
+            break
+    if not split_parts or bounds[True] == bounds[False]:
+        return {"held_out_below": bounds[False]}
+    print("few long documents: parts of them are held out for validation, so a document can be on both sides")
+    return {"held_out_below": bounds[True], "split_parts": True}
 
 
 def _texts_to_check(texts: Iterator[str]) -> list[str]:

@@ -88,7 +88,7 @@ class EndingPrompter:
         return text if raw else reorder(text, self._order)
 
     def _first_token_mask(self, given: str) -> torch.Tensor | None:
-        """The outermost given word is complete, so the first token must not continue it. Beside a space or line break any may follow."""
+        """The outermost given word is complete, so the first token must not continue it. After a space or line break any may follow."""
         outermost = given[:1] if self._order == "backward" else given[-1:]
         if outermost in ("", " ", "\n"):  # the separators of word reversal
             return None

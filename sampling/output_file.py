@@ -35,13 +35,17 @@ class OutputFile:
 
     def write(self, rows: Callable[[int], Iterable[Row]]) -> None:
         """Write `rows(done)`, the rows after those that an earlier run has done; the file appears when the last one is written."""
-        with lock_file(self.unfinished, "--output") as file:
+        with naming(self.unfinished), lock_file(self.unfinished, "--output") as file:
             self._resume(file)
             try:
                 for row in rows(self.done):
-                    with naming(self.unfinished):
-                        file.write(_line(row))
-                        file.flush()
+                    try:
+                        line = _line(row)
+                    except RecursionError:
+                        row = {"row": row.get("row"), "error": "nested too deeply"}
+                        line = _line(row)
+                    file.write(line)
+                    file.flush()
                     self.done += 1
                     self.errors += "error" in row
             except UserError:

@@ -21,6 +21,7 @@ SETTINGS = {  # the name at the prompt, and the field of the configuration
 FRACTIONS = ("temp", "top_p", "min_p")  # the others are whole numbers
 # Other spellings that people bring along; dashes count as underscores.
 SPELLINGS = {**{field: name for name, field in SETTINGS.items()}, "max_tokens": "tokens", "n": "samples", "topk": "top_k", "topp": "top_p"}
+SWITCH = {"on": True, "true": True, "off": False, "false": False}
 LEAVING = ("quit", "exit", "bye", "q")
 COMMANDS = ("help", "raw", "settings", "reset", *LEAVING)
 ASSIGNMENT = r"([a-z_][a-z_-]*)\s*=\s*([^\s,=]*(?:,\d[^\s,=]*)?)"  # a comma before a digit is a decimal one
@@ -65,10 +66,9 @@ class PromptSettings:
         if word == "reset":
             self.config = self._start
             return self.describe()
-        if word in ("raw", "raw=on", "raw=off"):
-            is_raw = not self.config.raw if word == "raw" else word == "raw=on"
-            self.config = dataclasses.replace(self.config, raw=is_raw)
-            return "the order of the model" if is_raw else "the order of a reader"
+        if word == "raw":
+            self.config = dataclasses.replace(self.config, raw=not self.config.raw)
+            return "the order of the model" if self.config.raw else "the order of a reader"
         return self._set(_assignments(word))
 
     @staticmethod
@@ -79,7 +79,7 @@ class PromptSettings:
         word = line.strip().lower().removeprefix("/")
         as_text = "To use it as a text, start the line with a space"
         names = [name.replace("-", "_") for name, _ in re.findall(ASSIGNMENT, word)] if re.fullmatch(ASSIGNMENTS, word) else []
-        known = [*SETTINGS, *SPELLINGS]
+        known = [*SETTINGS, *SPELLINGS, "raw"]
         unknown = [name for name in names if name not in known]
         if near := [match for name in unknown for match in difflib.get_close_matches(name, known, n=1, cutoff=0.75)]:
             return f"no setting {unknown[0]}; did you mean {SPELLINGS.get(near[0], near[0])}? `help` shows all settings"
@@ -93,8 +93,13 @@ class PromptSettings:
         """Change several settings, or none if one of the values is wrong."""
         if not assignments:
             return None
-        changes: dict[str, float | int | None] = {}
+        changes: dict[str, float | int | bool | None] = {}
         for name, value in assignments:
+            if name == "raw":
+                if value not in SWITCH:
+                    return f"raw={value}: expected on or off; nothing changed"
+                changes["raw"] = SWITCH[value]
+                continue
             try:
                 is_off = name == "seed" and value in ("off", "none")
                 number = None if is_off else float(value.replace(",", ".")) if name in FRACTIONS else int(value)
@@ -110,7 +115,11 @@ class PromptSettings:
                 message = message.replace(f"--{field.replace('_', '-')} ", f"{name}=")
             return f"{message}; nothing changed"
         self.config = config
-        return "  ".join(f"{name}={'off' if changes[SETTINGS[name]] is None else changes[SETTINGS[name]]}" for name, _ in assignments)
+        shown = {name: changes[SETTINGS.get(name, name)] for name, _ in assignments}
+        return "  ".join(
+            f"{name}={'on' if value is True else 'off' if value in (None, False) and name in ('raw', 'seed') else value}"
+            for name, value in shown.items()
+        )
 
     def describe(self) -> str:
         """All settings, as a person would type them."""
@@ -123,13 +132,13 @@ class PromptSettings:
 
 def _assignments(line: str) -> list[tuple[str, str]]:
     """The settings of a line such as `temp=0.8 top_k=200`, under their names at the prompt; empty if it has anything else."""
-    if match := re.fullmatch(rf"({'|'.join(SETTINGS)})\s+([\d.,]+|off)", line):  # `temp 0.8`
-        return [(match[1], match[2])]
+    if match := re.fullmatch(r"([a-z_-]+)\s+([\d.,]+|off)", line):  # `temp 0.8`
+        line = f"{match[1]}={match[2]}"
     if not re.fullmatch(ASSIGNMENTS, line):
         return []
     found = [(name.replace("-", "_"), value) for name, value in re.findall(ASSIGNMENT, line)]
     named = [(SPELLINGS.get(name, name), value) for name, value in found]
-    return named if all(name in SETTINGS for name, _ in named) else []
+    return named if all(name in (*SETTINGS, "raw") for name, _ in named) else []
 
 
 def sampling_params(config: SamplerConfig) -> SamplingParams:

@@ -57,9 +57,10 @@ def generate_instructions(
 
 
 def kept_fields(read: Row | str, index: int) -> Row:
-    """The number of a row, from 1, and all its fields but those that an earlier job added."""
-    fields = {} if isinstance(read, str) else {name: value for name, value in read.items() if name not in ADDED}
-    return {"row": index + 1, **fields}
+    """The number of a row, from 1, and its fields; without those that an earlier job added."""
+    fields: Row = {} if isinstance(read, str) else read
+    dropped = ADDED if GENERATED in fields else ("row",)
+    return {"row": index + 1, **{name: value for name, value in fields.items() if name not in dropped}}
 
 
 def _result(row: Row, texts: list[GeneratedText], prompter: ResponsePrompter) -> Row:

@@ -96,5 +96,5 @@ class TerminalSampler:
         if text.finish_reason == "context":
             return f"; the context of {self._engine.model.config.block_size} tokens is full"
         if text.finish_reason == "stop":
-            return "" if text.ids else "; the model ended the text at once: it adds nothing"
+            return "" if text.ids else "; the model stopped immediately and wrote nothing"
         return "; stopped by Ctrl-C"

@@ -51,9 +51,15 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
 
 def _no_preset(presets: dict[str, Config], word: str, arguments: list[str]) -> UserError:
     """The error for a wrong first word, with the command that was probably meant."""
-    named = arguments[arguments.index("--dataset") + 1 :] if "--dataset" in arguments else []
-    wanted = (named or [word])[0]
-    nearest = EARLIER_NAMES.get(wanted) or difflib.get_close_matches(wanted, presets, n=1, cutoff=0.0)[0]
-    what = "a preset is named by the first word" if word == "--dataset" else f"no preset {word!r}"
-    meant = f"python {Path(sys.argv[0]).name} {nearest}".removesuffix(f" {next(iter(presets))}")
-    return UserError(f"{what}. Did you mean: {meant}? Presets: {', '.join(presets)}", BAD_FLAGS)
+    default, preset = next(iter(presets.items()))
+    script = f"python {Path(sys.argv[0]).name}"
+    what = "there is no --dataset here; a preset as the first word names the data" if word == "--dataset" else f"no preset {word!r}"
+    wanted = next(iter(arguments[arguments.index("--dataset") + 1 :]), word) if "--dataset" in arguments else word
+    nearest = EARLIER_NAMES.get(wanted) or next(iter(difflib.get_close_matches(wanted, presets, n=1)), None)
+    path_flag = next((flag for flag in ("input", "data_dir") if hasattr(preset, flag)), None)
+    meant = ""
+    if nearest:
+        meant = f" Did you mean: {script}{'' if nearest == default else f' {nearest}'}?"
+    elif path_flag and Path(word).exists():
+        meant = f" Did you mean: {script} --{path_flag.replace('_', '-')} {word}?"
+    return UserError(f"{what}.{meant} Presets: {', '.join(presets)}", BAD_FLAGS)

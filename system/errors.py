@@ -6,7 +6,6 @@ import os
 import sys
 
 BAD_FLAGS = 2
-LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
 
 
 def first_line(error: BaseException) -> str:

@@ -10,9 +10,11 @@ def escape_controls(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Text on one line of at most `limit` characters, safe for a terminal; a longer text loses its middle."""
-    if len(text) > limit:
-        text = f"{text[: limit // 2]} ... {text[len(text) - limit // 2 + 5 :]}"
-    return escape_controls(" ".join(text.splitlines()))
+    ends = text if len(text) <= 2 * limit else text[:limit] + text[-limit:]  # escaping only makes it longer
+    escaped = escape_controls(" ".join(ends.splitlines()))
+    if len(text) <= limit and len(escaped) <= limit:
+        return escaped
+    return f"{escaped[: limit // 2]} ... {escaped[len(escaped) - limit // 2 + 5 :]}"
 
 
 def _visible(character: str) -> str:

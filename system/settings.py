@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import sys
+import textwrap
 from typing import Any
 
 
@@ -13,10 +15,13 @@ def describe_settings(config: object, *facts: str, unused: tuple[str, ...] = ())
     lines: list[str] = []
     line = " "
     for pair in pairs:
-        if len(line) + len(pair) > width:
+        if line.strip() and len(line) + len(pair) > width:
             lines, line = [*lines, line], " "
         line += f" {pair}"
-    return "\n".join([f"{type(config).__name__}:", *lines, line, *(f"  {fact}" for fact in facts)])
+    told = [f"  {fact}" for fact in facts]
+    if sys.stdout.isatty():
+        told = [textwrap.fill(fact, width, subsequent_indent="  ", break_on_hyphens=False) for fact in told]
+    return "\n".join([f"{type(config).__name__}:", *lines, line, *told])
 
 
 def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:

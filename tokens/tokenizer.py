@@ -1,6 +1,7 @@
 """The tokenizer: a SentencePiece model, its special tokens, and the bytes of text behind each id."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +93,7 @@ class Tokenizer:
     def begins_word_or_punctuation(self) -> NDArray[np.bool_]:
         """Ids that may follow a complete word in forward text: a comma may, a letter would continue the word."""
         first = [self.decode([id])[:1] for id in range(self.vocab_size)]
-        punctuation = np.array([bool(character) and not character.isalnum() and character != "\ufffd" for character in first])
+        punctuation = np.array([unicodedata.category(character or "a")[0] == "P" for character in first])
         allowed: NDArray[np.bool_] = self.begins_word | punctuation
         return allowed
 

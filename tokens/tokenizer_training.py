@@ -23,7 +23,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     except RuntimeError as error:
         if limit := _largest_size(error):
             raise UserError(
-                f"--vocab-size {vocab_size}: the sample of text is enough for {limit} at most. Use more text or a smaller vocabulary",
+                f"--vocab-size {vocab_size}: this text supports at most {limit}. Use more text or a smaller vocabulary",
                 BAD_FLAGS,
             ) from error
         if "required_chars" not in str(error):

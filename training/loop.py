@@ -119,7 +119,7 @@ class Trainer:
             model=self.model,
             train_config=dataclasses.asdict(self.config),
             stage=self.task.stage,
-            must_match=dict(self.task.must_match),
+            must_match={**self.task.must_match, **self.task.data},
             tokenizer=self.task.tokenizer,
             order=self.task.order,
             step=self.step,
@@ -142,7 +142,7 @@ class Trainer:
             torch.cuda.set_rng_state_all(random["cuda"])
         self.step = self.resumed_step = self.saved_step = last.step
         self.tokens = last.tokens
-        if self.config.new_data:  # losses on other validation data do not compare: the next evaluation is the best so far
+        if self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
             return
         self.best_loss = last.resume_state["best_val_loss"]
         best = self.folder / BEST

@@ -25,9 +25,7 @@ def draw_loss_curve(folder: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, label, style in (("loss", "training, single steps", "-"), ("val_loss", "validation", "o-")):
-        points = [
-            (row["tokens"] / 1e6, row[name]) for row in rows if all(isinstance(row.get(key), int | float) for key in ("tokens", name))
-        ]
+        points = [(row["tokens"] / 1e6, row[name]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(name))]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{label}: {points[-1][1]:.3f} at the end", linewidth=1.2, markersize=4)
     axes.set_xlabel("training tokens (millions)")
@@ -39,3 +37,8 @@ def draw_loss_curve(folder: Path) -> Path:
     with atomic_write(folder / PICTURE) as file:
         figure.savefig(file, format="png")
     return folder / PICTURE
+
+
+def _is_number(value: object) -> bool:
+    """Whether a damaged log has a number here that can be drawn."""
+    return isinstance(value, int | float) and abs(value) < 1e15

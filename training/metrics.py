@@ -19,8 +19,8 @@ class MetricsLog:
         self._path = path = folder / METRICS
         rows = [row for row in read_metrics(folder) if row["step"] <= resumed_step] if resumed_step and path.is_file() else []
         with atomic_write(path) as file:
-            file.write("".join(to_json(row) + "\n" for row in rows).encode())
-        self._file = path.open("a", encoding="utf-8")
+            file.write("".join(to_json(row) + "\n" for row in rows).encode("utf-8", "replace"))
+        self._file = path.open("a", encoding="utf-8", errors="replace")
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import

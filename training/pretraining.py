@@ -31,13 +31,14 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
     def sample(model: GPT, step: int) -> str:
         if not config.sample_tokens:
             return ""
+        prompt = config.sample_prompt.encode("utf-8", "replace").decode()  # a shell can pass invalid UTF-8
         prompter = EndingPrompter(tokenizer, dataset.order, block_size)
         params = SamplingParams(config.sample_tokens, temperature=0.8, seed=config.seed + step)
-        [(text, _)] = generate_texts(Engine(model), prompter, [config.sample_prompt], params)
+        [(text, _)] = generate_texts(Engine(model), prompter, [prompt], params)
         return text
 
-    must_match = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
-    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match=must_match)
+    data = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
+    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, data=data)
 
 
 def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,13 +81,17 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
     # A batch is a range of a shuffled order: with a different size or seed some sequences would come twice and some never.
     was |= {"sequences per step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
     now |= {"sequences per step": config.sequences_per_step, "seed": config.seed}
-    changes = changed_settings(was, now)
-    # Checkpoints of earlier versions do not know all of this.
-    other_data = changed_settings(last.must_match, {name: value for name, value in task.must_match.items() if name in last.must_match})
+    changes = changed_settings(was, now) + _recorded_changes(last, task.must_match)
+    other_data = _recorded_changes(last, task.data)
     if changes or (other_data and not config.new_data):
-        way_out = "Use the same settings or another --out-dir" + ("" if changes else ", or continue on other data with --new-data")
+        way_out = "Use the same settings or another --out-dir" + ("" if changes else ", or resume on other data with --new-data")
         raise UserError(f"{path} comes from a different run: {'; '.join([*changes, *other_data])}. {way_out}")
     return last
+
+
+def _recorded_changes(last: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
+    """What differs among the settings that the checkpoint recorded; an earlier version did not know all of them."""
+    return changed_settings(last.must_match, {name: value for name, value in wanted.items() if name in last.must_match})
 
 
 def require_disk_space(folder: Path, model: GPT) -> None:

@@ -74,4 +74,4 @@ class RunLog:
 
 
 def _flops(tflops: float) -> str:
-    return f"{tflops:.2f} TFLOP/s" if tflops >= 0.1 else f"{1000 * tflops:.2g} GFLOP/s"
+    return f"{tflops:.2f} TFLOP/s" if tflops >= 0.1 else f"{1000 * tflops:.3g} GFLOP/s"

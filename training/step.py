@@ -90,4 +90,4 @@ class Stepper:
             torch.cuda.empty_cache()
             torch.compiler.reset()  # or the new shape would be compiled with dynamic sizes, which is slower
             parts = math.ceil(self.config.sequences_per_step / self.micro_batch)
-            self._say(f"out of memory: micro-batches of {self.micro_batch} now, {parts} per step")
+            self._say(f"out of memory: micro-batch size reduced to {self.micro_batch} ({parts} per step)")

@@ -24,3 +24,8 @@ class TrainingTask:
     sample: Callable[[GPT, int], str]  # text that the model writes at this step, for people to read; may be empty
     controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
     must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
+    data: Mapping[str, Any] = field(default_factory=dict)  # the same of the data, which --new-data lets change
+
+    def has_new_data(self, earlier: Mapping[str, Any]) -> bool:
+        """Whether a run with these settings was on other data, as far as it recorded them."""
+        return any(earlier[name] != value for name, value in self.data.items() if name in earlier)

@@ -74,10 +74,9 @@ class Tuning:
             controls={"responses shuffled": self._batches_of(shuffled)} if len(set(prompts)) > 1 else {},
             must_match={
                 "the pretrained checkpoint": f"step {self.base.step} ({hashlib.sha256(weights).hexdigest()[:12]})",
-                "the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})",
                 "--loss-on": self.config.loss_on,
-                "--eval-pairs": self.config.eval_pairs,
             },
+            data={"the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})", "--eval-pairs": self.config.eval_pairs},
         )
 
     def _batches_of(self, examples: list[Example]) -> Batches:

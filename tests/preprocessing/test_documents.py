@@ -97,7 +97,7 @@ def test_a_long_document_is_cut_and_counted(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(text)
     assert all(part in text and len(part.encode()) <= 1024 for part in parts)
     assert dataset.meta["counts"] == {"parts of cut documents": len(parts) - 1}
-    assert "its parts are split, so training and validation share documents" in result.stdout
+    assert "few long documents: parts of them are held out for validation, so a document can be on both sides" in result.stdout
     assert dataset.meta["split_parts"] is True
 
 
@@ -168,3 +168,22 @@ def test_too_little_text_for_the_vocabulary_is_one_line(tmp_path: Path) -> None:
 def test_no_usable_text_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "empty.jsonl").write_text(content)
     fails_with(preprocess(tmp_path / "empty.jsonl", tmp_path / "data"), 1, "no usable text")
+
+
+def test_few_long_documents_do_not_all_go_to_validation(tmp_path: Path) -> None:
+    """One of two documents must be held out, and it may be nearly all of the text."""
+    for seed in range(6):  # whichever has the smaller hash
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "book.txt").write_text("\n".join(make_documents(200, seed)), encoding="utf-8")
+        (folder / "notes.txt").write_text("\n".join(make_documents(3, seed + 100)), encoding="utf-8")
+        result = preprocess(folder, folder / "data", "--max-document-bytes", 1024)
+        assert result.returncode == 0, result.stderr
+        dataset = open_dataset(folder / "data")
+        train, val = (sum(shard.bytes for shard in dataset.shards(split)) for split in ("train", "val"))
+        assert val < 0.4 * (train + val)
+
+
+def test_copies_of_one_short_document_are_no_long_document(tmp_path: Path) -> None:
+    result = preprocess(write_jsonl(tmp_path / "a.jsonl", [make_documents(1)[0] * 9] * 30 + make_documents(60)), tmp_path / "data")
+    assert "long documents" not in result.stdout

@@ -19,7 +19,7 @@ def test_no_piece_holds_a_line_break(tokenizer: Tokenizer) -> None:
 
 
 def test_a_vocabulary_too_large_for_the_text_is_refused_with_the_limit() -> None:
-    with pytest.raises(UserError, match=r"--vocab-size 5000: the sample of text is enough for \d+ at most"):
+    with pytest.raises(UserError, match=r"--vocab-size 5000: this text supports at most \d+"):
         train_tokenizer(["a small text"], 5000)
 
 

@@ -100,7 +100,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(dataset_folder: Path,
     command = pretraining_command(dataset_folder, tmp_path, "--max-steps", 8, "--eval-every", 4)
     line = [sys.executable, *map(str, command)]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, check=False)
-    fails_with(result, 1, "cannot save the checkpoint of step 8", "the previous one is intact", "Free some space")
+    fails_with(result, 1, "cannot save the checkpoint of step 8", "the previous one is intact", "Raise the file size limit")
     assert (tmp_path / "last_checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
 

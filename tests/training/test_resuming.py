@@ -55,14 +55,17 @@ def other_folder(dataset_folder: Path, tmp_path: Path) -> Path:
 def test_other_data_is_refused_unless_asked_for(dataset_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train(dataset_folder, out)
-    with pytest.raises(UserError, match=r"the data was .*or continue on other data with --new-data"):
+    with pytest.raises(UserError, match=r"the data was .*or resume on other data with --new-data"):
         train(other_folder, out, max_steps=6)
     with pytest.raises(UserError, match=r"--eval-tokens was 256, now 128"):
         train(dataset_folder, out, max_steps=6, eval_tokens=128)
     train(other_folder, out, max_steps=6, new_data=True)
     last, best = (load_checkpoint(out / f"{name}_checkpoint.pt") for name in ("last", "best"))
     assert last.step == best.step == 6  # losses on other data do not compare, so the first one on these is the best
-    train(other_folder, out, max_steps=8)  # from here on they are the data of this run
+    # From here on they are the data of this run, with and without the flag: a worse model never becomes the best one.
+    for steps, flag in ((8, False), (10, True)):
+        train(other_folder, out, max_steps=steps, new_data=flag, lr=1e3, grad_clip=0.0)
+    assert load_checkpoint(out / "best_checkpoint.pt").step == 6
 
 
 def test_a_checkpoint_of_an_earlier_version_resumes(dataset_folder: Path, tmp_path: Path) -> None:

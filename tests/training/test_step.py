@@ -75,7 +75,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
     batch = counting_batch(0)
     assert small.take_step(batch).loss == pytest.approx(large.take_step(batch).loss, abs=1e-5)
     assert small.stepper.micro_batch == 1
-    assert "micro-batches of 1 now, 4 per step" in capsys.readouterr().out
+    assert "micro-batch size reduced to 1 (4 per step)" in capsys.readouterr().out
     for ours, theirs in zip(small.model.parameters(), large.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
     limit_memory(small.model, 0)
