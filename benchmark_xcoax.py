@@ -31,8 +31,8 @@ def main() -> None:
     print(f"without a KV cache, a full pass for each token, {model.embedding.weight.dtype}: {1 / uncached:.1f} tokens/s")
     first_rate = 0.0
     for name, int8 in (("", False), ("int8, ", True)) if device.type == "cpu" else (("", False),):
-        light = prepare_for_inference(GPT(config.model), dtype, int8).to(device)
-        single = single_speed(light, prompt, config.tokens, config.repeats)
+        inference_model = prepare_for_inference(GPT(config.model), dtype, int8).to(device)
+        single = single_speed(inference_model, prompt, config.tokens, config.repeats)
         first_rate = first_rate or single.rate
         print(
             f"one text, {name}{dtype}: {single.rate:.1f} tokens/s; {single.share:.0%} of the bound of {single.bound:.1f}; "
@@ -41,7 +41,7 @@ def main() -> None:
         if single.warning:
             print(single.warning)
         if not int8:
-            batch = batch_rate(light, prompt, config.tokens, config.rows, config.repeats)
+            batch = batch_rate(inference_model, prompt, config.tokens, config.rows, config.repeats)
             print(f"{config.rows} texts at once, {dtype}: {batch:.1f} tokens/s, {batch / single.rate:.1f} times one text")
 
 

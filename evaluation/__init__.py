@@ -1,5 +1,4 @@
-"""Evaluation: how good a model is, measured on held-out documents, held-out instruction pairs and HellaSwag, and reported.
+"""How good a model is: language, recovery of instructions, HellaSwag, intervals, the report.
 
-May use every other room: training, sampling, preprocessing, formats, tokens and system. Import its modules directly; the
-package itself exports nothing.
+It may use every other room.
 """

@@ -1,4 +1,4 @@
-"""Owns the way from text to shards: sources (local files, the hub), chunks, worker processes, the journal of a run, the toy world.
+"""From text to shards: sources, the hub, chunks, worker processes, the journal of a run, the toy world.
 
-May use formats, tokens, config and presets, and system. It exports nothing: import from its modules.
+It may use formats and the rooms below.
 """

@@ -1,4 +1,4 @@
-"""What a model generates and how it scores: inference weights, KV cache, engine, scoring, the terminal prompt, jobs over files.
+"""What a model generates and how it scores: engine, KV cache, scoring, the terminal prompt, jobs over files.
 
-It may use formats, tokens, model.py, config.py and system. It does not know preprocessing, training or evaluation.
+It may use formats and the rooms below; not preprocessing.
 """

@@ -38,10 +38,14 @@ def run_file_job(
         settings |= {name: getattr(config, name) for name in names}
     output = OutputFile(Path(config.output), settings)
 
+    def all_fields_of_pairs(names: list[str]) -> list[str]:
+        pair_fields(names, source)  # refuses a file without pairs
+        return names
+
     def rows(done: int) -> Iterator[Row]:
         if done:
             print(f"resuming {output.unfinished}: {done:,} rows are done")
-        fields = response_fields if config.input else lambda names: pair_fields(names, source) and names
+        fields = response_fields if config.input else all_fields_of_pairs
         remaining = itertools.islice(read_rows_or_errors(source, fields), done, None)
         results = (
             generate_instructions(config, engine, prompter, remaining, done)

@@ -2,11 +2,9 @@
 
 import dataclasses
 import difflib
-import os
 import re
 
 from config import SamplerConfig
-from sampling.sampler import SamplingParams
 from system.errors import UserError
 
 SETTINGS = {  # the name at the prompt, and the field of the configuration
@@ -139,9 +137,3 @@ def _assignments(line: str) -> list[tuple[str, str]]:
     found = [(name.replace("-", "_"), value) for name, value in re.findall(ASSIGNMENT, line)]
     named = [(SPELLINGS.get(name, name), value) for name, value in found]
     return named if all(name in (*SETTINGS, "raw") for name, _ in named) else []
-
-
-def sampling_params(config: SamplerConfig) -> SamplingParams:
-    """The settings as the engine takes them; without a seed, a new random one."""
-    seed = int.from_bytes(os.urandom(8), "big") >> 1 if config.seed is None else config.seed
-    return SamplingParams(config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p, seed)

@@ -9,7 +9,7 @@ from formats.tolerant_rows import Row
 from formats.utf8 import is_unicode
 from sampling.engine import Engine, Request
 from sampling.generation import GeneratedText, ResponsePrompter
-from sampling.prompt_settings import sampling_params
+from sampling.sampler import sampling_params
 from system.errors import UserError
 
 ADDED = ("row", "error", "candidates", GENERATED, "logprob_per_token", "tokens", "complete", "cut")

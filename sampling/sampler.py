@@ -1,10 +1,13 @@
 """Choosing token ids from logits: temperature, top-k, top-p and min-p, with a random generator for each sample."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from config import SamplerConfig
 
 NOT_FINITE = "the model gives probabilities that are not finite: it is damaged, or too large for --dtype. Try --dtype float32"
 
@@ -19,6 +22,12 @@ class SamplingParams:
     top_p: float = 1.0  # only the most likely tokens that together have this probability; 1: all
     min_p: float = 0.0  # only tokens with at least this share of the highest probability; 0: all
     seed: int = 0  # a sample depends on it, its request and its index, and not on the rest of the batch
+
+
+def sampling_params(config: SamplerConfig) -> SamplingParams:
+    """The settings as the engine takes them; without a seed, a new random one."""
+    seed = int.from_bytes(os.urandom(8), "big") >> 1 if config.seed is None else config.seed
+    return SamplingParams(config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p, seed)
 
 
 def choose_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import time
 from config import SamplerConfig
 from sampling.engine import Engine
 from sampling.generation import GeneratedText, Prompter
-from sampling.prompt_settings import PromptSettings, sampling_params
+from sampling.prompt_settings import PromptSettings
 from sampling.repl import at_terminal, read_lines, run_repl
+from sampling.sampler import sampling_params
 from system.escapes import escape_controls
 from system.signals import Interrupt
 from system.terminal import Screen

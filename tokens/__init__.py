@@ -1,4 +1,4 @@
 """Strings and ids: word reversal, the tokenizer, the prompt format.
 
-Uses config and system.
+It may use config and system.
 """
