@@ -267,7 +267,8 @@ class SampleInstructConfig(SamplerConfig):
         require_positive(self, "batch_size")
         given = [flag for flag in ("response", "input", "score") if getattr(self, flag)]
         require(len(given) < 2, f"--{' and --'.join(given)}: use only one of them")
-        require(bool(self.output) == bool(self.input or self.score), "--output needs --input or --score, and they need --output")
+        require(bool(self.output) or not (self.input or self.score), "name the file to write with --output")
+        require(not self.output or bool(self.input or self.score), "--output needs --input or --score")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Content, Order, Script
+from formats.input_files import DOCUMENT_ENDINGS
 from formats.token_stream import ID_DTYPE, TokenStream
 from presets import command_for
 from system.errors import BAD_FLAGS, UserError, first_line
@@ -159,7 +160,10 @@ def open_dataset(folder: Path, content: Content | None = "documents", check_hash
         shards = dataset.shards("train") + dataset.shards("val")
     except OSError as error:
         unfinished = " (unfinished: run the same command again to resume)" if (folder / "unfinished").is_dir() else ""
-        raise UserError(f"no finished dataset in {folder}{unfinished}. Run: {command_for(MAKERS[content], folder)}") from error
+        command = command_for(MAKERS[content], folder)
+        if not unfinished and any(file.name.lower().endswith(DOCUMENT_ENDINGS) for file in folder.glob("*")):
+            command = f"python {MAKERS[content]} --input {folder} --data-dir ... and name that folder here"
+        raise UserError(f"no finished dataset in {folder}{unfinished}. Run: {command}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damaged_dataset(folder, f"{file} is damaged ({first_line(error)})", content) from error
     if expected and dataset.content != expected:
@@ -196,10 +200,15 @@ def _check_meta(meta: dict[str, Any]) -> None:
         if not shards:
             raise ValueError(f"no {split} shards")
         for shard in shards:
-            if not re.fullmatch(rf"{split}_\d{{5,}}\.bin", shard.name):
-                raise ValueError(f"{shard.name[:40]!r} is not the name of a {split} shard")
-            if not all(isinstance(number, int) and 0 < number < 1 << 62 for number in (shard.ids, shard.documents, shard.bytes)):
-                raise ValueError(f"{shard.name}: a number is impossible")
+            check_shard(shard, split)
+
+
+def check_shard(shard: Shard, split: Split) -> None:
+    """Raise a ValueError or TypeError for a description that no shard of ours has."""
+    if not re.fullmatch(rf"{split}_\d{{5,}}\.bin", shard.name):
+        raise ValueError(f"{shard.name[:40]!r} is not the name of a {split} shard")
+    if not all(isinstance(number, int) and 0 < number < 1 << 62 for number in (shard.ids, shard.documents, shard.bytes)):
+        raise ValueError(f"{shard.name}: a number is impossible")
 
 
 def damaged_dataset(folder: Path, what: str, content: Content) -> UserError:

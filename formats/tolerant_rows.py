@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.input_files import ROW_ENDINGS
-from formats.rows import TOO_LONG, open_bytes, read_lines, read_parquet_rows, read_until_end
+from formats.rows import TEXT_SEPARATOR, TOO_LONG, open_bytes, read_lines, read_parquet_rows, read_until_end
 from formats.utf8 import decode_utf8, normalize_line_endings
 from system.errors import BAD_FLAGS, UserError, first_line
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> Iterator[Row | str]:
-    """Each row of a file, or what is wrong with it. A line of a .txt file is a row with a response."""
+    """Each row of a file, or what is wrong with it. A line of a .txt file is a row with a response, unless it separates documents."""
     kind = path.lower()
     if not kind.endswith(READ_ENDINGS):
         raise UserError(f"{path}: cannot be read; supported endings: {', '.join(READ_ENDINGS)}", BAD_FLAGS)
@@ -35,7 +35,7 @@ def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> 
                 text = decode_utf8(normalize_line_endings(line).rstrip(b"\n"))
                 if text is None:
                     yield "not valid UTF-8"
-                elif text.strip():
+                elif text.strip() and not (kind.endswith(".txt") and text.strip() == TEXT_SEPARATOR.decode()):
                     yield {"response": text} if kind.endswith(".txt") else _parse(text)
 
 

@@ -134,7 +134,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
         make_encode_chunk=lambda encoder_name, bound, parts: EncodeDocuments(
             tokenizer.model, encoder_name, config.order, bound, parts, config.seed
         ),
-        too_little_advice="Give more text, or cut long documents into more parts with a smaller --max-document-bytes.",
+        too_little_advice="Give more text, or cut long documents into more parts with a smaller --max-document-bytes, such as 20000.",
     )
     return write_dataset(journal, config, recipe, settings)
 

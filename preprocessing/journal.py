@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config import Content
-from formats.shards import SPLITS, Dataset, Shard, Split, open_dataset, seal
+from formats.shards import SPLITS, Dataset, Shard, Split, check_shard, open_dataset, seal
 from preprocessing.sources import Position
 from system.errors import BAD_FLAGS, UserError, first_line
 from system.files import write_json
@@ -44,6 +44,11 @@ class Journal:
                 shards: dict[Split, list[Shard]] = {split: [Shard(**shard) for shard in row["shards"][split]] for split in SPLITS}
                 file, number = map(int, row["end"])
                 counts = {str(what): int(count) for what, count in row["counts"].items()}
+                for split in SPLITS:
+                    for shard in shards[split]:
+                        check_shard(shard, split)
+                if min(file, number, *counts.values()) < 0:
+                    raise ValueError("a number is negative")
                 self.records[int(path.stem.removeprefix("chunk_"))] = ChunkRecord(shards, counts, Position(file, number))
 
     def plan(self) -> dict[str, Any] | None:
@@ -102,7 +107,7 @@ class Journal:
 def _refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}). Delete {path.parent} to start over") from error
 
 

@@ -1,6 +1,7 @@
 """Jobs over a file, resumable row by row: instructions for a file of responses, or scores for a file of pairs."""
 
 import itertools
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from sampling.output_file import OutputFile
 from sampling.pair_scores import score_pairs
 from sampling.response_files import generate_instructions
 from sampling.scoring import Scorer
-from system.errors import UserError
+from system.errors import BAD_FLAGS, UserError
+from system.signals import Stopped
 from tokens.prompt_format import PromptFormat
 
 
@@ -27,6 +29,8 @@ def run_file_job(
 ) -> None:
     """Write the output file for --input or --score, resuming an earlier run, and fail at the end if rows could not be used."""
     source = config.input or config.score
+    if config.score.lower().endswith(".txt"):
+        raise UserError(f"--score {config.score}: a .txt file has no pairs. Use .jsonl, .json or .parquet", BAD_FLAGS)
     settings: Row = {
         "model": f"step {checkpoint.step}, loss {checkpoint.val_loss}",
         "matrices": f"{engine.model.output_matrix.dtype}",
@@ -55,7 +59,11 @@ def run_file_job(
         total = sum(1 for _ in read_rows_or_errors(source, fields)) if sys.stderr.isatty() else None
         return iter(tqdm(results, initial=done, total=total, unit=" rows", disable=None, dynamic_ncols=True))
 
-    output.write(rows)
+    try:
+        output.write(rows)
+    except KeyboardInterrupt:
+        kept = f"{output.done:,} rows are kept in {output.unfinished}. Run the same command again to resume"
+        raise Stopped(f"stopped; {kept}", signal.SIGINT) from None
     if warning := engine.pop_warning():
         print(warning)
     print(f"{config.output}: {output.done:,} rows" + (f", {output.errors:,} of them with an error" if output.errors else ""))

@@ -66,7 +66,7 @@ class OutputFile:
                 self._check_settings(line)
             else:
                 self.done += 1
-                self.errors += "error" in json.loads(line)
+                self.errors += self._is_error(line, number + 1)
         file.truncate(complete)
         file.seek(0, 2)
         if not complete:
@@ -77,12 +77,18 @@ class OutputFile:
         try:
             earlier = json.loads(line)
             changes = changed_settings(earlier, json.loads(_line(self.settings)))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.unfinished} was not written by this program. Delete it, or use another --output", BAD_FLAGS) from error
         if changes:
             raise UserError(
                 f"{self.unfinished} was started with other settings: {'; '.join(changes)}. Use the same, or delete it", BAD_FLAGS
             )
+
+    def _is_error(self, line: bytes, number: int) -> bool:
+        try:
+            return "error" in json.loads(line).keys()
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise UserError(f"{self.unfinished}, line {number} is damaged. Delete the file, or use another --output") from error
 
     def _finish(self) -> None:
         kind = self.path.suffix.lower()

@@ -23,7 +23,8 @@ def score_pairs(scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row 
             row: Row = {"row": done, **fields}
             pair = Pair("", "", read) if isinstance(read, str) else pair_from_row(read)
             if pair.trouble:
-                results.append({**row, "error": pair.trouble})
+                earlier = None if isinstance(read, str) else read.get("error")  # of the job that made this file
+                results.append({**row, "error": earlier or pair.trouble})
                 continue
             instruction = prompt_format.encode(pair.instruction)
             response = prompt_format.fit_beside(instruction, pair.response, block_size)

@@ -83,7 +83,7 @@ class PromptSettings:
             return f"no setting {unknown[0]}; did you mean {SPELLINGS.get(near[0], near[0])}? `help` shows all settings"
         if unknown and len(unknown) < len(names):
             return f"no setting {unknown[0]}; `help` shows all settings. {as_text}"
-        if not names and (near := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.8)):
+        if not names and (near := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.75)):
             return f"did you mean {near[0]}? {as_text}"
         return f"no command {line.strip()}; `help` shows all. {as_text}" if line.startswith("/") else None
 

@@ -93,7 +93,7 @@ class TerminalSampler:
 
     def _early_end(self, text: GeneratedText, config: SamplerConfig) -> str:
         if text.finish_reason == "tokens":
-            return f"; cut off after {config.max_new_tokens} tokens"
+            return f"; cut off after {config.max_new_tokens} tokens (tokens=... sets more)"
         if text.finish_reason == "context":
             return f"; the context of {self._engine.model.config.block_size} tokens is full"
         if text.finish_reason == "stop":

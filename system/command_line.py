@@ -1,9 +1,10 @@
 """The command line: flags generated from a dataclass, over a preset."""
 
+import dataclasses
 import difflib
 import sys
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tyro
 
@@ -34,19 +35,30 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
         word, arguments = arguments[0], arguments[1:]
         if word in presets:
             name = word
-        elif hasattr(presets[name], "model_path") and (word.endswith(".pt") or Path(word).exists()):
+        elif hasattr(presets[name], "model_path") and (word.endswith(".pt") or "/" in word or Path(word).exists()):
             arguments = ["--model-path", word, *arguments]
         else:
             raise _no_preset(presets, word, arguments)
     preset = presets[name]
-    if "--dataset" in arguments and not hasattr(preset, "dataset"):
-        raise _no_preset(presets, "--dataset", arguments)
+    if "--dataset" in arguments:
+        preset = _with_dataset(presets, preset, arguments)
     usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
     config = tyro.cli(type(preset), default=preset, args=arguments, description=usage)
     config.check()
     if "--input" in arguments and not getattr(config, "input", None):
         raise UserError("--input: no file named", BAD_FLAGS)
     return config
+
+
+def _with_dataset(presets: dict[str, Config], preset: Config, arguments: list[str]) -> Config:
+    """The preset without its own files and without the configuration of its own data set, which another one does not have."""
+    if not hasattr(preset, "dataset"):
+        raise _no_preset(presets, "--dataset", arguments)
+    if "--input" in arguments:
+        raise UserError("--input and --dataset: use only one of them", BAD_FLAGS)
+    named = next(iter(arguments[arguments.index("--dataset") + 1 :]), "")
+    changes: dict[str, Any] = {"input": ()} if named == preset.dataset else {"input": (), "subset": ""}
+    return dataclasses.replace(preset, **changes)  # type: ignore[type-var]  # every configuration is a dataclass
 
 
 def _no_preset(presets: dict[str, Config], word: str, arguments: list[str]) -> UserError:
@@ -57,8 +69,11 @@ def _no_preset(presets: dict[str, Config], word: str, arguments: list[str]) -> U
     wanted = next(iter(arguments[arguments.index("--dataset") + 1 :]), word) if "--dataset" in arguments else word
     nearest = EARLIER_NAMES.get(wanted) or next(iter(difflib.get_close_matches(wanted, presets, n=1)), None)
     path_flag = next((flag for flag in ("input", "data_dir") if hasattr(preset, flag)), None)
+    text_flag = next((flag for flag in ("prompt", "response") if hasattr(preset, flag)), None)
     meant = ""
-    if nearest:
+    if text_flag and " " in word:
+        meant = f" Did you mean: {script} --{text_flag} {word!r}?"
+    elif nearest:
         meant = f" Did you mean: {script}{'' if nearest == default else f' {nearest}'}?"
     elif path_flag and Path(word).exists():
         meant = f" Did you mean: {script} --{path_flag.replace('_', '-')} {word}?"

@@ -95,7 +95,7 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
         (SampleInstructConfig(top_p=0), "--top-p 0: above 0, up to 1"),
         (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),
         (SampleInstructConfig(response="x", input="y"), "--response and --input: use only one of them"),
-        (SampleInstructConfig(input="x"), "--output needs --input or --score, and they need --output"),
+        (SampleInstructConfig(input="x"), "name the file to write with --output"),
         (EvaluateConfig(candidates=(10, 0)), "--candidates 10 0: one or more numbers above 0"),
         (EvaluateConfig(pairs="x", pairs_dir="y"), "--pairs and --pairs-dir: use only one of them"),
         (BenchmarkConfig(tokens=1), "--tokens 1: 2 or more"),

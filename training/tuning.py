@@ -114,7 +114,9 @@ def open_tuning_data(config: FinetuneConfig, base: Checkpoint) -> Dataset:
     dataset = open_dataset(Path(config.data_dir), "pairs", check_hashes=config.verify)
     context = base.model_config.block_size
     flags = f"--tokenizer {base.path} --vocab-size {base.tokenizer.vocab_size} --order {base.order} --block-size {context}"
-    way_out = f"Make them again: python preprocess_instruct.py {flags} --data-dir ..."
+    way_out = (
+        f"Name the model they were made for with --model-path, or make them again: python preprocess_instruct.py {flags} --data-dir ..."
+    )
     if dataset.meta["tokenizer_sha256"] != base.tokenizer.sha256:
         raise UserError(
             f"the pairs in {config.data_dir} were made with tokenizer {dataset.meta['tokenizer_sha256'][:12]} ({dataset.vocab_size} ids), "

@@ -48,6 +48,28 @@ def test_commands_of_earlier_versions_get_the_command_of_today(arguments: list[s
     assert f"Did you mean: python {command}" in str(caught.value)
 
 
+def test_a_named_data_set_replaces_the_files_of_the_preset() -> None:
+    config = read_flags(PREPROCESS_PRESETS, "Preprocess.", ["demo", "--dataset", "a/b"])
+    assert (config.dataset, config.subset, config.input) == ("a/b", "", ())
+    config = read_flags(PREPROCESS_PRESETS, "Preprocess.", ["--dataset", "a/b", "--subset", "c"])
+    assert (config.dataset, config.subset) == ("a/b", "c")
+    default = PREPROCESS_PRESETS["xcoax"]
+    config = read_flags(PREPROCESS_PRESETS, "Preprocess.", ["--dataset", default.dataset])
+    assert config == default
+    with pytest.raises(UserError, match="--input and --dataset: use only one"):
+        read_flags(PREPROCESS_PRESETS, "Preprocess.", ["--dataset", "a/b", "--input", "x"])
+
+
+def test_what_belongs_behind_a_flag_gets_its_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["script.py"])
+    with pytest.raises(UserError, match=r"Did you mean: python script.py --prompt 'The end.'\?"):
+        read_flags(SAMPLE_PRESETS, "Sample.", ["The end."])
+    with pytest.raises(UserError, match=rf"Did you mean: python script.py --input {tmp_path}\?"):
+        read_flags(PREPROCESS_PRESETS, "Preprocess.", [str(tmp_path)])
+    with pytest.raises(UserError, match=r"no preset 'my_corpus'. Presets: xcoax"):
+        train_flags("my_corpus")
+
+
 def test_the_first_word_may_be_a_checkpoint(tmp_path: Path) -> None:
     assert read_flags(SAMPLE_PRESETS, "Sample.", ["out/x.pt", "--seed", "3"]).model_path == "out/x.pt"
     assert read_flags(SAMPLE_PRESETS, "Sample.", [str(tmp_path)]).model_path == str(tmp_path)
