@@ -27,7 +27,7 @@ def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | No
             require_fields(columns, names, path)
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield from batch_rows(batch, columns, path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 
@@ -40,7 +40,7 @@ def read_parquet_rows(path: str, choose: Callable[[list[str]], list[str]]) -> It
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=choose(file.schema_arrow.names)):
                 yield from table_rows(batch)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 

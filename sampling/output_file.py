@@ -86,7 +86,7 @@ class OutputFile:
 
     def _is_error(self, line: bytes, number: int) -> bool:
         try:
-            return "error" in json.loads(line).keys()
+            return bool(json.loads(line).keys() & {"error"})
         except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.unfinished}, line {number} is damaged. Delete the file, or use another --output") from error
 
@@ -117,7 +117,7 @@ def _write_parquet(rows: list[Row], file: Any, unfinished: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     try:
         table = pyarrow.table({name: [row.get(name) for row in rows] for name in names})
-    except (pyarrow.ArrowException, OverflowError) as error:
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise UserError(
             f"the results do not fit into one table ({first_line(error)}). They stay in {unfinished}: "
             "without its first line, which holds the settings, it is a .jsonl file"

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -159,8 +161,6 @@ def test_a_checkpoint_whose_parts_contradict_each_other(checkpoints: dict[str, P
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    import zipfile
-
     with (
         zipfile.ZipFile(tmp_path / "best_checkpoint.pt", "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("archive/data.pkl", "w") as file,
@@ -169,3 +169,19 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -
             file.write(bytes(1 << 20))
     with pytest.raises(UserError, match="compressed, as torch.save never does"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("repacked", [False, True])
+def test_a_torchscript_file_is_refused_without_a_warning(tmp_path: Path, repacked: bool) -> None:
+    path = tmp_path / "best_checkpoint.pt"
+    with warnings.catch_warnings(action="ignore"):  # some versions of torch call TorchScript deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    if repacked:  # its code is compressed, which is refused before torch looks at the file; this leads it past that check
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    message = "TorchScript archives" if repacked else "are compressed"
+    with warnings.catch_warnings(action="error"), pytest.raises(UserError, match=f"is not a checkpoint of this project.*{message}"):
+        load_checkpoint(path)

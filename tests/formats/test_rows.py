@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from config import PreprocessConfig
+from formats import rows
 from formats.shards import open_dataset
 from preprocessing.sources import Position, open_documents
 from system.errors import UserError
@@ -282,3 +283,14 @@ def test_a_file_that_is_broken_far_inside_keeps_the_finished_chunks(tmp_path: Pa
     assert (folder / "unfinished" / "chunk_00000.json").is_file()
     source.write_bytes(source.read_bytes() + b"}\n")
     fails_with(run_here(*flags), 2, "was started with different settings", "delete the folder")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b'\n{"text": "after"}\n'])
+def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 300)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(as_lines(["before", "x" * 200, "y" * 1000])[:-1] + end)
+    read_rows = rows.read_json(str(path))
+    assert [len(next(read_rows)["text"]) for _ in range(2)] == [6, 200]
+    with pytest.raises(UserError, match=r"a.jsonl, line 3: longer than \d+ MiB"):
+        next(read_rows)

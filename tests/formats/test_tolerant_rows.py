@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from formats import rows
 from formats.tolerant_rows import Row, read_rows_or_errors
 from system.errors import UserError
 
@@ -28,7 +29,7 @@ def test_bad_lines_do_not_end_the_file(tmp_path: Path, name: str, data: bytes) -
 
 def test_each_line_of_a_text_file_is_a_response(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone \r\n \n\xff\n<|endoftext|>\nlast")
-    assert read(tmp_path / "a.txt") == [{"response": "one "}, "not valid UTF-8", {"response": "<|endoftext|>"}, {"response": "last"}]
+    assert read(tmp_path / "a.txt") == [{"response": "one "}, "not valid UTF-8", {"response": "last"}]  # the other line separates documents
 
 
 def test_a_json_file_is_one_list(tmp_path: Path) -> None:
@@ -55,3 +56,15 @@ def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path: Path) -> No
         with pytest.raises(UserError, match=message) as caught:
             read(tmp_path / name)
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "txt"])
+def test_a_line_that_is_too_long_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 300)
+    texts = ["before", "x" * 200, "y" * (3 << 20), "after"]  # the third is skipped in several parts
+    lines = "".join((text if kind == "txt" else json.dumps({"response": text})) + "\n" for text in texts).encode()
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(gzip.compress(lines) if kind.endswith("gz") else lines)
+    first, second, error, last = read(path)
+    assert (first, second, last) == ({"response": "before"}, {"response": "x" * 200}, {"response": "after"})
+    assert isinstance(error, str) and error.startswith("longer than ")

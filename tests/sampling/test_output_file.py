@@ -1,5 +1,8 @@
 """The output file: one run writes it at a time, an earlier run is resumed only with the same settings."""
 
+import contextlib
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -65,3 +68,27 @@ def test_an_unfinished_file_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was not written by this program") as error:
         output.write(lambda done: [])
     assert error.value.exit_code == BAD_FLAGS
+
+
+class FullDisk(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sampling.output_file.lock_file", lambda path, flag: contextlib.nullcontext(FullDisk()))
+    with pytest.raises(OSError, match="No space left") as caught:
+        OutputFile(tmp_path / "a.jsonl", {}).write(lambda done: [{"x": 1}])
+    assert caught.value.filename == str(tmp_path / "a.jsonl.unfinished")
+
+
+def test_a_row_nested_too_deeply_does_not_end_the_job(tmp_path: Path) -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    output = OutputFile(tmp_path / "a.jsonl", {})
+    output.write(lambda done: [{"row": 1, "x": 1}, {"row": 2, "x": nested}, {"row": 3, "x": 3}])
+    assert rows_of(tmp_path / "a.jsonl") == [{"row": 1, "x": 1}, {"row": 2, "error": "nested too deeply"}, {"row": 3, "x": 3}]
+    assert (output.done, output.errors) == (3, 1)

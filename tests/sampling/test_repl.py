@@ -2,8 +2,10 @@
 
 import io
 import os
+import pty
 import re
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from sampling.repl import read_lines
+from config import SampleConfig
+from sampling.prompt_settings import PromptSettings
+from sampling.repl import read_lines, run_repl
+from system.signals import Interrupt
+from system.terminal import Screen
 from tests.conftest import ROOT
 
 ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")
@@ -192,3 +198,26 @@ def test_the_non_empty_lines_of_a_pipe_are_read(monkeypatch: pytest.MonkeyPatch)
     assert list(read_lines()) == ["One end.", "bad \ufffd bytes", "last 7"]
     monkeypatch.setattr(sys, "stdin", None)
     assert list(read_lines()) == []
+
+
+def test_there_is_no_echo_while_a_text_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = pty.openpty()
+    lines = iter(["The end."])
+    echoes = []
+
+    def type_line(label: str = "") -> str:
+        note_echo()
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    def note_echo(text: str = "", interrupt: Interrupt | None = None) -> None:
+        echoes.append(bool(termios.tcgetattr(terminal)[3] & termios.ECHO))
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("builtins.input", type_line)
+    with os.fdopen(keyboard, "wb"), os.fdopen(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        run_repl(Screen(), PromptSettings(SampleConfig()), "Ending", "Hello", note_echo)
+    assert echoes == [True, False, True]  # at the prompt, while generating, at the next prompt

@@ -1,6 +1,9 @@
 """Files are complete or absent, and locked folders and files have one writer."""
 
+import errno
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,3 +92,26 @@ def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
         process.kill()
     with lock_folder(tmp_path, "--out-dir"):
         pass
+
+
+def test_a_new_file_survives_a_power_cut_name_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(("folder" if is_folder else "file", (tmp_path / "file").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert synced == [("file", False), ("folder", True)]  # the folder after the rename
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as other, atomic_write(path):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "another")
+    assert other.value.filename == "another"

@@ -1,14 +1,21 @@
 """Text on a terminal: it cannot control the terminal, and text that grows on the left keeps its other lines."""
 
+import contextlib
+import os
+import pty
+import sys
+import termios
 import unicodedata
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from sampling.prompt_settings import HELP
 from system.escapes import escape_controls
-from system.terminal import hanging_indent, wrap_from_end
+from system.terminal import hanging_indent, without_echo, wrap_from_end
 
 
 @given(st.text())
@@ -49,3 +56,27 @@ def test_further_lines_are_indented_to_the_description() -> None:
     assert hanging_indent(HELP, 40).split() == HELP.split()
     for width in (1, 2, 8, 20, 80):
         assert all(len(line) <= max(width, 2) for line in hanging_indent(HELP, width).split("\n"))
+
+
+@pytest.fixture
+def terminal_input(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The descriptor of a pseudo-terminal that is standard input."""
+    keyboard, terminal = pty.openpty()
+    with os.fdopen(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield terminal
+    os.close(keyboard)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_typed_text_is_hidden_only_while_texts_grow(terminal_input: int, error: type[BaseException] | None) -> None:
+    def echoes() -> bool:
+        return bool(termios.tcgetattr(terminal_input)[3] & termios.ECHO)
+
+    before = termios.tcgetattr(terminal_input)
+    assert echoes()
+    with contextlib.suppress(KeyboardInterrupt), without_echo():
+        assert not echoes()
+        if error:
+            raise error
+    assert termios.tcgetattr(terminal_input) == before

@@ -1,5 +1,7 @@
 """metrics.jsonl: rows that survive a kill, drop repeated steps on resuming, and stay valid JSON; TensorBoard on request."""
 
+import errno
+import io
 import json
 import math
 from pathlib import Path
@@ -44,3 +46,18 @@ def test_tensorboard_files_are_written_on_request(dataset_folder: Path, tmp_path
     result = pretrain(dataset_folder, tmp_path, "--max-steps", 2, "--tensorboard")
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+class FullDisk(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MetricsLog(tmp_path, resumed_step=0, tensorboard=False) as metrics, monkeypatch.context() as patch:
+        patch.setattr(metrics, "_file", FullDisk())
+        with pytest.raises(OSError, match="No space left") as caught:
+            metrics.add(1, loss=1.0)
+    assert caught.value.filename == str(tmp_path / "metrics.jsonl")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from config import FinetuneConfig
 from formats.checkpoint import load_checkpoint
 from formats.shards import open_dataset
 from tests.conftest import ROOT, fails_with, make_pairs, write_pairs
@@ -14,6 +15,7 @@ from tests.training.runs import TUNING, Run, resumed_step, tune
 from tokens.prompt_format import PromptFormat
 from training.examples import Examples
 from training.metrics import read_metrics
+from training.tuning import Tuning
 
 
 def test_tuning_learns_and_reports_what_the_response_contributes(tuned: Run, base: Path) -> None:
@@ -134,3 +136,13 @@ def test_pairs_cut_for_a_shorter_context_are_mentioned(base: Path, pairs: Path, 
     result = tune(base, tmp_path / "data", tmp_path / "out", "--epochs", 0.1)
     assert result.returncode == 0, result.stderr
     assert "the pairs were cut for a context of 48, though this model has a larger one" in result.stdout
+
+
+@pytest.mark.parametrize(("flag", "dropout"), [(None, 0.1), (0.0, 0.0), (0.4, 0.4)])
+def test_dropout_is_that_of_the_base_unless_set(base: Path, pairs: Path, flag: float | None, dropout: float) -> None:
+    before = load_checkpoint(base)
+    assert before.model_config.dropout == 0.1
+    tuning = Tuning(FinetuneConfig(dropout=flag), before, open_dataset(pairs, "pairs"))
+    model = tuning.base.make_model(torch.device("cpu"))
+    assert tuning.config.model.dropout == model.config.dropout == dropout
+    assert all(torch.equal(value, before.weights[name]) for name, value in model.state_dict().items())
