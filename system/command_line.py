@@ -30,6 +30,8 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
     Where the script uses a checkpoint, the first word may also be its path.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # These two are looked at below, in whichever form they are written.
+    arguments = [part for each in arguments for part in (each.split("=", 1) if each.startswith(("--dataset=", "--input=")) else [each])]
     name = next(iter(presets))
     if arguments and not arguments[0].startswith("-"):
         word, arguments = arguments[0], arguments[1:]

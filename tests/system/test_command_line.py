@@ -51,6 +51,7 @@ def test_commands_of_earlier_versions_get_the_command_of_today(arguments: list[s
 def test_a_named_data_set_replaces_the_files_of_the_preset() -> None:
     config = read_flags(PREPROCESS_PRESETS, "Preprocess.", ["demo", "--dataset", "a/b"])
     assert (config.dataset, config.subset, config.input) == ("a/b", "", ())
+    assert read_flags(PREPROCESS_PRESETS, "Preprocess.", ["demo", "--dataset=a/b"]) == config
     config = read_flags(PREPROCESS_PRESETS, "Preprocess.", ["--dataset", "a/b", "--subset", "c"])
     assert (config.dataset, config.subset) == ("a/b", "c")
     default = PREPROCESS_PRESETS["xcoax"]
