@@ -6,7 +6,7 @@ B batch, T time, C channels (n_embed), H heads, D head size (C / H), V vocabular
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,35 +16,100 @@ from torch.utils.checkpoint import checkpoint
 from config import IGNORE_INDEX, ModelConfig
 
 NORM_EPSILON = 1e-6
+CHUNK_ROWS = 4096  # rows of logits that exist at a time
+CHUNK_ROWS_CPU = 512
 
 # Adds the keys and values (B, H, T, D) of new tokens to a KV cache and returns those of all tokens so far.
 CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class RMSNorm(nn.RMSNorm):
+class _NormalizeRMS(torch.autograd.Function):
+    """RMSNorm in float32, with few passes over memory in both directions: on a CPU PyTorch composes it of many."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        wide = x.float()
+        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1]
+        inverse = torch.rsqrt(mean_square + NORM_EPSILON)  # 1 / RMS, one for each row
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).mul_(weight).type_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, weight, inverse = ctx.saved_tensors
+        wide, grad = x.float(), grad.float()
+        products = (grad * wide).flatten(0, -2)  # (rows, C)
+        grad_weight = torch.mv(products.t(), inverse.flatten())
+        along = torch.mv(products, weight).view_as(inverse) * inverse.square() / -x.shape[-1]
+        return (grad * weight).addcmul_(wide, along).mul_(inverse).type_as(x), grad_weight
+
+
+class RMSNorm(nn.Module):
     """RMSNorm that computes in float32 and returns the dtype of its input."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(size, eps=NORM_EPSILON)
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        # PyTorch's fused kernel needs input and weight of one dtype; under autocast the weight is float32.
-        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).type_as(x)
+        return cast(Tensor, _NormalizeRMS.apply(x, self.weight))
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The sum of the cross-entropy of `x @ weight.T` against targets, a few rows at a time.
+
+    The logits of all tokens would be the largest tensor of a step by far. Here they exist for CHUNK_ROWS of them only, and
+    their gradients are computed at once, while they are in the cache: no product is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, needs_gradients: bool) -> Tensor:
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        matrix = weight[:vocab_size].to(dtype)  # (V, C) without the padding rows
+        total = torch.zeros((), device=x.device)
+        grad_x = torch.empty_like(x) if needs_gradients else x
+        grad_weight = torch.zeros_like(weight) if needs_gradients else weight
+        rows = CHUNK_ROWS_CPU if device == "cpu" else CHUNK_ROWS
+        buffer = torch.empty(min(rows, len(x)), vocab_size, dtype=dtype, device=x.device)  # one for all: fresh memory costs page faults
+        for start in range(0, len(x), rows):
+            states, chosen = x[start : start + rows].to(dtype), targets[start : start + rows]  # (N, C), (N)
+            counted = (chosen != IGNORE_INDEX).unsqueeze(1)  # (N, 1)
+            chosen = chosen.clamp(min=0)
+            logits = torch.mm(states, matrix.t(), out=buffer[: len(states)]).float()  # (N, V)
+            largest, at_target = logits.amax(1, keepdim=True), logits.gather(1, chosen.unsqueeze(1))  # (N, 1) each
+            exponentials = logits.sub_(largest).exp_()  # (N, V)
+            sums = exponentials.sum(1, keepdim=True)  # (N, 1)
+            total += ((largest + sums.log() - at_target) * counted).sum()
+            if needs_gradients:
+                # The gradient of a logit is its probability, less one at the target. Probabilities are exponentials over their
+                # sum; dividing the small factors and results of the products instead saves a pass over all logits.
+                scale, exponentials = counted / sums, exponentials.to(dtype)
+                grad_x[start : start + rows] = (exponentials @ matrix).mul_(scale).sub_(matrix[chosen] * counted)
+                grad_weight[:vocab_size] += exponentials.t() @ (states * scale).to(dtype)
+                grad_weight.index_add_(0, chosen, (states * counted).float(), alpha=-1)
+        ctx.save_for_backward(grad_x, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_x, grad_weight = ctx.saved_tensors
+        return grad_x * grad, grad_weight * grad, None, None, None
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position x frequency, for every position and every pair of channels of a head."""
+    """Cosine and signed sine of position x channel of a head, for every position."""
     # Always on the CPU: the same numbers for every device, and actual numbers when the weights are made on "meta".
     halves = torch.arange(0, config.head_size, 2, dtype=torch.float32, device="cpu")
     frequencies = 1.0 / config.rope_theta ** (halves / config.head_size)  # (D/2)
     angles = torch.outer(torch.arange(config.block_size, dtype=torch.float32, device="cpu"), frequencies)  # (block_size, D/2)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)  # (block_size, D) each
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each pair of channels i and i + D/2 by the angle of its position. The pairing is Llama's."""
-    first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)  # (B, H, T, D)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)  # (B, H, T, D)
 
 
 def segment_positions_and_mask(segment_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,14 +234,15 @@ class GPT(nn.Module):
         """
         length = ids.shape[1]
         assert length <= self.config.block_size, f"{length} ids, but block_size is {self.config.block_size}"
-        cos, sin, mask = self.cos[:length], self.sin[:length], None  # (T, D/2)
+        cos, sin, mask = self.cos[:length], self.sin[:length], None  # (T, D)
         if segment_ids is not None:
             positions, mask = segment_positions_and_mask(segment_ids)
-            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, D/2)
-        logits = self.logits(self.hidden_states(ids, cos, sin, mask))
+            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, D)
+        states = self.hidden_states(ids, cos, sin, mask)
         if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+            return self.logits(states)
+        states, gradients = states.flatten(0, 1), torch.is_grad_enabled()
+        return cast(Tensor, _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients))
 
     def hidden_states(
         self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache_updates: Sequence[CacheUpdate] | None = None
