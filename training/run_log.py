@@ -34,7 +34,8 @@ class RunLog:
             tqdm(total=self._total, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
         )
         self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
-        self.throughput = Throughput(tokens, flops_per_token, peak_flops)
+        seconds = next((row["seconds"] for row in reversed(self._metrics.rows) if isinstance(row.get("seconds"), int | float)), 0.0)
+        self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
         return self
 
     def use(self, config: LoopConfig) -> None:
@@ -70,7 +71,7 @@ class RunLog:
             key = name.replace(" ", "_")
             values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
             line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
-        self._metrics.add(step, tokens=tokens, **values, sample=sample)
+        self._metrics.add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
         line += ", the best so far" if is_best else ""
         return "\n".join([line, *("    | " + text for text in sample.splitlines())])
 
