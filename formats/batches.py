@@ -58,13 +58,16 @@ class Windows:
 
     def read(self, indices: Sequence[int] | NDArray[np.int64], height: int = 0) -> Batch:
         """The windows at these indices, padded to at least `height` sequences whose targets are ignored."""
-        shape = max(len(indices), height), self._block_size
-        inputs = np.full(shape, self._filler, np.int64)
-        targets = np.full(shape, IGNORE_INDEX, np.int64)
-        for place, index in enumerate(indices):
-            ids = self._stream.read(int(index) * self._block_size, self._block_size + 1)
-            inputs[place, : len(ids) - 1] = ids[:-1]
-            targets[place, : len(ids) - 1] = ids[1:]
+        count, size = len(indices), self._block_size
+        starts = np.asarray(indices, np.int64) * size
+        ids = self._stream.read_windows(starts, size + 1)
+        # One array for both: the next batch then takes its memory, where for two the system clears fresh pages each time.
+        inputs, targets = np.empty((2, max(count, height), size), np.int64)
+        inputs[:count], targets[:count] = ids[:, :-1], ids[:, 1:]
+        lengths = len(self._stream) - 1 - starts  # targets from each start to the end of the stream
+        for place in np.flatnonzero(lengths < size):
+            inputs[place, lengths[place] :], targets[place, lengths[place] :] = self._filler, IGNORE_INDEX
+        inputs[count:], targets[count:] = self._filler, IGNORE_INDEX
         return Batch(inputs, targets)
 
     def draw(self, seed: int, first: int, count: int) -> Batch:
