@@ -136,6 +136,7 @@ class LoopConfig:
     batch_size: int = 64  # Sequences in a micro-batch; halved automatically if they do not fit on the GPU.
     grad_accum: int = 4  # Micro-batches in a step.
     max_steps: int = 20_000  # Optimizer steps.
+    hours: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Train for this long instead; the steps are planned.
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest; try --lr 3e-3.
     lr: float = 3e-4  # Peak learning rate.
     min_lr_share: float = 0.1  # Learning rate at the end, as a share of the peak.
@@ -160,6 +161,7 @@ class LoopConfig:
 
     def check(self) -> None:
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
+        require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")

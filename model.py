@@ -6,7 +6,7 @@ B batch, T time, C channels (n_embed), H heads, D head size (C / H), V vocabular
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class _NormalizeRMS(torch.autograd.Function):
         return (wide * inverse).mul_(weight).type_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight, inverse = ctx.saved_tensors
         wide, grad = x.float(), grad.float()
         products = (grad * wide).flatten(0, -2)  # (rows, C)
@@ -55,7 +55,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, _NormalizeRMS.apply(x, self.weight))
+        y: Tensor = _NormalizeRMS.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return y
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -95,7 +96,7 @@ class _CrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         return grad_x * grad, grad_weight * grad, None, None, None
 
@@ -262,7 +263,8 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(states)
         states, gradients = states.flatten(0, 1), torch.is_grad_enabled()
-        return cast(Tensor, _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients))
+        loss: Tensor = _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients)  # type: ignore[no-untyped-call]
+        return loss
 
     def _uses_flex_attention(self, device: torch.device) -> bool:
         """Whether a compiled kernel attends to packed examples block by block. Elsewhere a dense mask of all pairs of tokens is used."""

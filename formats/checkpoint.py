@@ -27,6 +27,7 @@ LAST = "last_checkpoint.pt"
 # What contents of the wrong shape or type can raise.
 UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
+PLAN = "plan"  # there too, of a run that was given hours
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             step=content["step"],
             tokens=content["tokens"],
             val_loss=content["val_loss"],
-            resume_state={name: content[name] for name in RESUMING} if RESUMING[0] in content else None,
+            resume_state={name: content[name] for name in RESUMING} | {PLAN: content.get(PLAN)} if RESUMING[0] in content else None,
         )
         _check_contents(checkpoint)
     # All that a foreign or damaged file can raise: refusals of the unpickler, a broken archive, unexpected contents.

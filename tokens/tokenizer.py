@@ -87,15 +87,19 @@ class Tokenizer:
     @cached_property
     def begins_word(self) -> NDArray[np.bool_]:
         """Ids that may follow a complete word: those that begin with a space or a line break, and the end of the text."""
-        return np.array([self.decode([id])[:1] in (" ", "\n") or id == self.end_of_text for id in range(self.vocab_size)])
+        return np.array([first in (" ", "\n") or id == self.end_of_text for id, first in enumerate(self._first_characters)])
 
     @cached_property
     def begins_word_or_punctuation(self) -> NDArray[np.bool_]:
         """Ids that may follow a complete word in forward text: a comma may, a letter would continue the word."""
-        first = [self.decode([id])[:1] for id in range(self.vocab_size)]
-        punctuation = np.array([unicodedata.category(character or "a")[0] == "P" for character in first])
+        punctuation = np.array([unicodedata.category(first or "a")[0] == "P" for first in self._first_characters])
         allowed: NDArray[np.bool_] = self.begins_word | punctuation
         return allowed
+
+    @cached_property
+    def _first_characters(self) -> list[str]:
+        """The first character of the text of each id; empty if it has none."""
+        return [text[:1] for text in self.processor.decode([[id] for id in range(self.vocab_size)])]
 
     def _bytes_of(self, id: int) -> int:
         if self.processor.is_byte(id):

@@ -1,5 +1,6 @@
 """The training loop: steps, evaluations and checkpoints, until the last step or a signal."""
 
+import contextlib
 import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from config import LoopConfig
 from formats.batches import Batch
-from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
+from formats.checkpoint import BEST, LAST, PLAN, Checkpoint, load_checkpoint, save_checkpoint
 from model import GPT
 from system.device import peak_flops
 from system.errors import UserError
@@ -20,13 +21,16 @@ from training.loss_curve import redraw_loss_curve
 from training.run_log import RunLog
 from training.step import Stepper, StepResult
 from training.task import Batches, TrainingTask
+from training.time_plan import UNPLANNED, TimePlan
 
 
 class Trainer:
     """A run in progress."""
 
     def __init__(self, config: LoopConfig, model: GPT, task: TrainingTask, device: torch.device, dtype: torch.dtype) -> None:
-        self.config = config
+        self._warmup_share = config.warmup_steps / config.max_steps
+        # Until there is a plan, a run that was given hours has no end.
+        self.config = config = config if config.hours is None else dataclasses.replace(config, max_steps=UNPLANNED)
         self.model = model
         self.task = task
         self.folder = Path(config.out_dir)
@@ -36,18 +40,19 @@ class Trainer:
         self.step = self.tokens = 0
         self.resumed_step = self.saved_step = 0
         self.best_loss = math.inf
+        self.plan = TimePlan(config.hours, config.eval_every) if config.hours else None
 
     def run(self) -> None:
         """Train to the last step, or until a signal; then draw the loss curve."""
-        config, size = self.config, self.config.sequences_per_step
+        size, eval_every = self.config.sequences_per_step, self.config.eval_every
         peak = peak_flops(self.stepper.device, self.stepper.dtype)
         log = self.log.open(self.step, self.tokens, self.model.flops_per_token(), peak)
         with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read while a step runs
             batch = reader.submit(self.task.draw, self.step * size, size)
             while True:
-                is_stopping, is_last = self.signals.received is not None, self.step >= config.max_steps
+                is_stopping, is_last = self.signals.received is not None, self.step >= self.config.max_steps
                 is_new = self.step > self.resumed_step or self.step == 0
-                if is_new and (self.step % config.eval_every == 0 or is_last):
+                if is_new and (self.step % eval_every == 0 or is_last):
                     self.evaluate()
                 elif is_new and is_stopping and self.step:
                     self.save(LAST, math.nan)
@@ -55,9 +60,10 @@ class Trainer:
                     break
                 current, batch = batch.result(), reader.submit(self.task.draw, (self.step + 1) * size, size)
                 result = self.take_step(current)
+                self._follow_plan()
                 log.step(self.step, self.tokens, result)
         redraw_loss_curve(self.folder)
-        if self.signals.received and self.step < config.max_steps:
+        if self.signals.received and self.step < self.config.max_steps:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
             raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", self.signals.received)
 
@@ -72,7 +78,7 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Measure, sample, save, report. The time it takes does not count as training time."""
-        with self.log.throughput.paused():
+        with self.log.throughput.paused(), self.plan.evaluation() if self.plan else contextlib.nullcontext():
             loss = self._measure("validation", self.task.validation)
             if not math.isfinite(loss.nats_per_token):
                 raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
@@ -86,6 +92,25 @@ class Trainer:
             if is_best:
                 self.save(BEST, loss.nats_per_token)
             self.log.say(report)
+
+    def _follow_plan(self) -> None:
+        """Adapt the number of steps to the time that is left."""
+        steps = self.plan.total_steps(self.step) if self.plan else None
+        if self.plan is None or steps is None:
+            return
+        is_first = self.config.max_steps == UNPLANNED
+        warmup = round(self._warmup_share * steps) if is_first else self.config.warmup_steps
+        self._use(dataclasses.replace(self.config, max_steps=steps, warmup_steps=warmup))
+        if is_first:
+            cooldown = f", {round(steps * self.config.cooldown_share):,} of cooldown" if self.config.schedule == "wsd" else ""
+            self.log.say(
+                f"{self.config.hours:g} hours are about {steps:,} steps, {warmup:,} of warmup{cooldown}: {self.plan.describe()}. "
+                "The number follows the speed until the end"
+            )
+
+    def _use(self, config: LoopConfig) -> None:
+        self.config = self.stepper.config = config
+        self.log.use(config)
 
     def _measure(self, name: str, batches: Batches) -> Loss:
         """The loss on batches, with a progress bar."""
@@ -113,6 +138,7 @@ class Trainer:
                 "cuda": torch.cuda.get_rng_state_all() if self.stepper.device.type == "cuda" else [],
             },
             "best_val_loss": self.best_loss,
+            PLAN: self.plan.state() if self.plan else None,
         }
         save_checkpoint(
             self.folder / name,
@@ -142,6 +168,10 @@ class Trainer:
             torch.cuda.set_rng_state_all(random["cuda"])
         self.step = self.resumed_step = self.saved_step = last.step
         self.tokens = last.tokens
+        if self.plan and last.resume_state[PLAN]:
+            self.plan.load_state(last.resume_state[PLAN])
+            max_steps = self.plan.total_steps(self.step) or last.train_config["max_steps"]
+            self._use(dataclasses.replace(self.config, max_steps=max_steps, warmup_steps=last.train_config["warmup_steps"]))
         if self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
             return
         self.best_loss = last.resume_state["best_val_loss"]

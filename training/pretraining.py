@@ -59,7 +59,7 @@ def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:
 def describe_data(config: TrainConfig, dataset: Dataset) -> str:
     """How much data there is and how often the run will see it."""
     available, tokens_per_step = len(dataset.stream("train")), config.sequences_per_step * config.model.block_size
-    return (
-        f"{available:,} training tokens in {config.data_dir}, {dataset.order}; {tokens_per_step:,} in a step, "
-        f"{config.max_steps * tokens_per_step:,} in all, {config.max_steps * tokens_per_step / available:.2f} epochs"
-    )
+    text = f"{available:,} training tokens in {config.data_dir}, {dataset.order}; {tokens_per_step:,} in a step"
+    if config.hours:
+        return f"{text}, as many steps as fit into {config.hours:g} hours"
+    return f"{text}, {config.max_steps * tokens_per_step:,} in all, {config.max_steps * tokens_per_step / available:.2f} epochs"

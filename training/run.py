@@ -25,9 +25,12 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     """Train a new model, or resume. `longer` is the flag that extends a finished run."""
     folder = Path(config.out_dir)
     last = checkpoint_to_resume(config, task)
-    if last and last.step >= config.max_steps:
+    if last and is_finished(config, last):
         redraw_loss_curve(folder)
-        print(f"{last.path} is already at step {last.step} of {config.max_steps}. To train longer, raise {longer}")
+        done = (
+            f"has already trained for {config.hours:g} hours" if config.hours else f"is already at step {last.step} of {config.max_steps}"
+        )
+        print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
@@ -43,7 +46,7 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     print(describe_settings(config, size, *facts))
     if last:
         trainer.resume(last)
-        now = dataclasses.asdict(config)  # an earlier version did not have all of these settings
+        now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
         changes = changed_settings(last.train_config, {name: now[name] for name in now if name in last.train_config})
         print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
         del last  # frees its weights
@@ -59,7 +62,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
             f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
             "or set TORCHINDUCTOR_CACHE_DIR to another folder"
         ) from error
-    print(f"finished: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; loss curve in {folder / PICTURE}")
+    taken = f" in {trainer.plan.seconds / 3600:.4g} hours" if trainer.plan else ""
+    print(f"finished{taken}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; loss curve in {folder / PICTURE}")
 
 
 def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint | None:
@@ -87,6 +91,14 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
         way_out = "Use the same settings or another --out-dir" + ("" if changes else ", or resume on other data with --new-data")
         raise UserError(f"{path} comes from a different run: {'; '.join([*changes, *other_data])}. {way_out}")
     return last
+
+
+def is_finished(config: LoopConfig, last: Checkpoint) -> bool:
+    """Whether a run has nothing left to do."""
+    if config.hours is None:
+        return last.step >= config.max_steps
+    planned: float | None = last.train_config.get("hours")  # an earlier version did not have it
+    return planned is not None and config.hours <= planned and last.step >= last.train_config["max_steps"]
 
 
 def _recorded_changes(last: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:

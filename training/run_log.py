@@ -4,6 +4,7 @@ import contextlib
 import signal
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,6 +16,7 @@ from training.loss import Loss
 from training.metrics import MetricsLog
 from training.step import StepResult
 from training.throughput import Throughput
+from training.time_plan import UNPLANNED
 
 
 class RunLog:
@@ -24,25 +26,40 @@ class RunLog:
         self._config = config
         self._signals = signals
         self._context = contextlib.ExitStack()
+        self._progress: tqdm[Any] | None = None
 
     def open(self, step: int, tokens: int, flops_per_token: float, peak_flops: float | None) -> "RunLog":
         """Begin to report from this step on; use the result as a context."""
-        self._progress = tqdm(total=self._config.max_steps, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
-        self._context.enter_context(self._progress)
+        self._progress = self._context.enter_context(
+            tqdm(total=self._total, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
+        )
         self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
-        self.throughput = Throughput(tokens, flops_per_token, peak_flops)
+        seconds = next((row["seconds"] for row in reversed(self._metrics.rows) if isinstance(row.get("seconds"), int | float)), 0.0)
+        self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
         return self
+
+    def use(self, config: LoopConfig) -> None:
+        """Show another number of steps from now on."""
+        self._config = config
+        if self._progress is not None:
+            self._progress.total = self._total
+
+    @property
+    def _total(self) -> int | None:
+        return self._config.max_steps if self._config.max_steps < UNPLANNED else None
 
     def step(self, step: int, tokens: int, result: StepResult) -> None:
         """Report a training step, every `log_every` steps."""
+        assert self._progress is not None, "the log is not open"
         self._progress.update()
         if step % self._config.log_every and step != 1:
             return
         speed = self.throughput.measure(tokens)
         self._metrics.add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
+        total = f"/{self._total}" if self._total else ""
         share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
         self.say(
-            f"step {step}/{self._config.max_steps}  loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  "
+            f"step {step}{total}  loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  "
             f"{speed['tokens_per_second']:,.0f} tokens/s  {_flops(speed['tflops'])}{share}"
         )
 
@@ -54,7 +71,7 @@ class RunLog:
             key = name.replace(" ", "_")
             values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
             line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
-        self._metrics.add(step, tokens=tokens, **values, sample=sample)
+        self._metrics.add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
         line += ", the best so far" if is_best else ""
         return "\n".join([line, *("    | " + text for text in sample.splitlines())])
 

@@ -18,7 +18,7 @@ from training.schedule import learning_rate
 T = TypeVar("T")
 
 
-# On a CPU an activation of this many numbers, 4 MB, stays in the cache: a step is a tenth faster than with one of twice the size (measured).
+# On a CPU an activation of this many numbers, 4 MB, stays in the cache: steps are a tenth faster than with twice as many (measured).
 CPU_ACTIVATION = 1 << 20
 
 

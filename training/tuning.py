@@ -47,9 +47,10 @@ class Tuning:
     def describe_data(self) -> str:
         """How many pairs there are and how often the run will see them."""
         config, count = self.config, len(self.sequences)
+        amount = f"{config.epochs:g} epochs are {config.max_steps:,}" if config.hours is None else f"{config.hours:g} hours of"
         text = (
             f"{self.pairs:,} pairs packed into {count:,} sequences of {self.block_size} tokens, {self.padding:.1%} padding; "
-            f"{config.epochs:g} epochs are {config.max_steps:,} steps of {config.sequences_per_step} sequences"
+            f"{amount} steps of {config.sequences_per_step} sequences"
         )
         made_for = self.dataset.meta["settings"]["block_size"]
         if made_for < self.block_size:
