@@ -138,7 +138,7 @@ def segment_positions_and_mask(segment_ids: Tensor, in_blocks: bool = False) -> 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None, dropout: float) -> Tensor:
     """Softmax attention of the queries (B, H, T, D) to the keys and values (B, H, S, D); causal without a mask."""
     if isinstance(mask, BlockMask):
-        return cast(Tensor, flex_attention(query, key, value, block_mask=mask))
+        return flex_attention(query, key, value, block_mask=mask)
     causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal)
 

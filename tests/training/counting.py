@@ -12,6 +12,7 @@ from model import GPT
 from presets import TRAIN_PRESETS
 from tokens.tokenizer import Tokenizer
 from training.loop import Trainer
+from training.step import StepResult
 from training.task import TrainingTask
 
 SHAPE = ModelConfig(n_layer=1, n_head=2, n_embed=16, block_size=8, vocab_size=400)
@@ -42,3 +43,10 @@ def make_trainer(dataset_folder: Path, out: Path, dtype: torch.dtype = torch.flo
     out.mkdir(exist_ok=True)
     torch.manual_seed(0)
     return Trainer(config, GPT(SHAPE), counting_task(Tokenizer.load(dataset_folder)), torch.device("cpu"), dtype)
+
+
+def measured_step(trainer: Trainer, batch: Batch) -> StepResult:
+    """Take one step and wait for what it measured."""
+    trainer.take_step(batch)
+    [result] = trainer.read_steps()
+    return result
