@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from training.pretraining import open_training_data, pretraining_task
 from training.task import TrainingTask
 from training.tuning import Tuning, open_tuning_data
 
-LOOP = {"grad_accum": 1, "eval_every": 4, "log_every": 1, "device": "cpu", "optimizer": "muon"}
+LOOP: dict[str, Any] = {"grad_accum": 1, "eval_every": 4, "log_every": 1, "device": "cpu", "optimizer": "muon"}
 
 
 @pytest.fixture(autouse=True)
