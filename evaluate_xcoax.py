@@ -13,28 +13,23 @@ from pathlib import Path
 
 from system.startup import run_script
 
-import torch
-
 from evaluation.evaluated_model import load_models
 from evaluation.report import Report
 from evaluation.report_card import describe_run, fill
 from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
-from system.device import choose_device
-from system.errors import UserError
+from system.device import choose_device, explain_out_of_memory
 
 
 def main() -> None:
     started = time.monotonic()
     config = read_flags(EVALUATE_PRESETS, __doc__)
     device = choose_device(config.device)
-    try:
+    with explain_out_of_memory(f"Try a --batch-size below {config.batch_size}"):
         models = load_models(config, device)
         folder = Path(config.out_dir) if config.out_dir else models[0].checkpoint.path.parent
         report = Report("The report card of a model that writes backwards", folder, describe_run(config, models, device))
         fill(report, config, models)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"out of memory on {device}. Try a --batch-size below {config.batch_size}") from error
     print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
 
 

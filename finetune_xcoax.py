@@ -17,6 +17,7 @@ import torch
 from formats.checkpoint import load_checkpoint
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
+from system.device import explain_out_of_memory
 from system.files import lock_folder
 from training.loss_curve import draw_loss_curve
 from training.run import run_training
@@ -31,7 +32,7 @@ def main() -> None:
         return
     base = load_checkpoint(Path(config.model_path))
     tuning = Tuning(config, base, open_tuning_data(config, base))
-    with lock_folder(folder, "--out-dir"):
+    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try --checkpoint-activations, or a smaller model"):
         run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from config import IGNORE_INDEX, ModelConfig
@@ -21,6 +22,7 @@ CHUNK_ROWS_CPU = 512
 
 # Adds the keys and values (B, H, T, D) of new tokens to a KV cache and returns those of all tokens so far.
 CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+AttentionMask = Tensor | BlockMask  # dense (..., T, S), true where a token attends; or the same for FlexAttention
 
 
 class _NormalizeRMS(torch.autograd.Function):
@@ -39,8 +41,9 @@ class _NormalizeRMS(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         wide, grad = x.float(), grad.float()
         products = (grad * wide).flatten(0, -2)  # (rows, C)
-        grad_weight = torch.mv(products.t(), inverse.flatten())
-        along = torch.mv(products, weight).view_as(inverse) * inverse.square() / -x.shape[-1]
+        with torch.autocast(x.device.type, enabled=False):  # a compiled backward pass is under the autocast of its forward pass
+            grad_weight = torch.mv(products.t(), inverse.flatten())
+            along = torch.mv(products, weight).view_as(inverse) * inverse.square() / -x.shape[-1]
         return (grad * weight).addcmul_(wide, along).mul_(inverse).type_as(x), grad_weight
 
 
@@ -113,13 +116,31 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)  # (B, H, T, D)
 
 
-def segment_positions_and_mask(segment_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Position of each token in its segment (B, T), and the mask (B, 1, T, T): a token attends to its own segment, up to itself."""
-    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)  # (T)
+def segment_positions_and_mask(segment_ids: Tensor, in_blocks: bool = False) -> tuple[Tensor, AttentionMask]:
+    """Position of each token in its segment (B, T), and the mask: a token attends to its own segment, up to itself.
+
+    The mask is dense (B, 1, T, T); or in blocks for FlexAttention, which skips a block in which no token attends to another.
+    """
+    count, length = segment_ids.shape
+    index = torch.arange(length, device=segment_ids.device)  # (T)
     begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)  # (B, T)
     positions = index - torch.where(begins, index, 0).cummax(dim=1).values  # (B, T)
+
+    def attends(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (segment_ids[row, query] == segment_ids[row, key]) & (query >= key)
+
+    if in_blocks:
+        return positions, create_block_mask(attends, count, None, length, length, segment_ids.device)
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (index[:, None] >= index)  # (B, T, T)
     return positions, mask.unsqueeze(1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None, dropout: float) -> Tensor:
+    """Softmax attention of the queries (B, H, T, D) to the keys and values (B, H, S, D); causal without a mask."""
+    if isinstance(mask, BlockMask):
+        return flex_attention(query, key, value, block_mask=mask)
+    causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal)
 
 
 class Attention(nn.Module):
@@ -140,7 +161,7 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, update_cache: CacheUpdate | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask | None, update_cache: CacheUpdate | None = None) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_size)
         query = self.query_norm(self.query(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
         key = self.key_norm(self.key(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
@@ -151,8 +172,7 @@ class Attention(nn.Module):
             key, value = update_cache(key, value)  # (B, H, S, D)
             query = query.type_as(key)
         dropout = self.dropout if self.training else 0.0
-        causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, causal)  # (B, H, T, D)
+        mixed = attend(query, key, value, mask, dropout)  # (B, H, T, D)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
         return y
 
@@ -182,7 +202,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, update_cache: CacheUpdate | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask | None, update_cache: CacheUpdate | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin, mask, update_cache))  # (B, T, C)
         change: Tensor = self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, C)
         return x + change
@@ -237,7 +257,7 @@ class GPT(nn.Module):
         assert length <= self.config.block_size, f"{length} ids, but block_size is {self.config.block_size}"
         cos, sin, mask = self.cos[:length], self.sin[:length], None  # (T, D)
         if segment_ids is not None:
-            positions, mask = segment_positions_and_mask(segment_ids)
+            positions, mask = segment_positions_and_mask(segment_ids, self._uses_flex_attention(ids.device))
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)  # (B, 1, T, D)
         states = self.hidden_states(ids, cos, sin, mask)
         if targets is None:
@@ -246,8 +266,14 @@ class GPT(nn.Module):
         loss: Tensor = _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients)  # type: ignore[no-untyped-call]
         return loss
 
+    def _uses_flex_attention(self, device: torch.device) -> bool:
+        """Whether a compiled kernel attends to packed examples block by block. Elsewhere a dense mask of all pairs of tokens is used."""
+        is_compiled_for_gpu = device.type == "cuda" and torch.compiler.is_compiling()
+        has_dropout = self.training and self.config.dropout > 0  # FlexAttention has none, and no heads of fewer than 16 channels
+        return is_compiled_for_gpu and not has_dropout and self.config.head_size >= 16
+
     def hidden_states(
-        self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache_updates: Sequence[CacheUpdate] | None = None
+        self, ids: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask | None, cache_updates: Sequence[CacheUpdate] | None = None
     ) -> Tensor:
         """Final states (B, T, C) of the ids, rotated by these tables; with cache updates, one per block, they follow the cached tokens."""
         x = self.embedding(ids)  # (B, T, C)

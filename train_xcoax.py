@@ -15,6 +15,7 @@ from system.startup import run_script
 from model import GPT
 from presets import TRAIN_PRESETS
 from system.command_line import read_flags
+from system.device import explain_out_of_memory
 from system.files import lock_folder
 from training.loss_curve import draw_loss_curve
 from training.pretraining import describe_data, open_training_data, pretraining_task
@@ -29,7 +30,7 @@ def main() -> None:
         return
     dataset, tokenizer = open_training_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
-    with lock_folder(folder, "--out-dir"):
+    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try --checkpoint-activations, or a smaller model"):
         task = pretraining_task(config, dataset, tokenizer)
         run_training(config, task, lambda: GPT(config.model), "--max-steps", describe_data(config, dataset))
 

@@ -1,6 +1,8 @@
 """Continuous batching: requests in, token events out. The engine decides which sample runs in which slot, and chooses the ids."""
 
+import math
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from model import GPT
 from sampling.kv_cache import KVCache
 from sampling.sampler import NOT_FINITE, SamplingParams, choose_tokens, sample_generator
+from system.device import explain_out_of_memory, send
 from system.errors import UserError
 
 FinishReason = Literal["stop", "tokens", "context"]  # stop token, max_new_tokens reached, context full
@@ -51,7 +54,8 @@ class Engine:
     def __init__(self, model: GPT, max_sequences: int = 1, graphs: bool = False) -> None:
         self.model = model.eval()
         self.max_sequences = max_sequences
-        self._cache = KVCache(model, max_sequences, graphs)
+        with self._explain_out_of_memory():
+            self._cache = KVCache(model, max_sequences, graphs)
 
     def pop_warning(self) -> str:
         """What did not work since the last call, and how the engine continued; empty if all worked."""
@@ -64,6 +68,13 @@ class Engine:
 
         Samples of one prompt that start together share its prefill.
         """
+        with self._explain_out_of_memory():
+            yield from self._run(requests, params, stop_ids)
+
+    def _explain_out_of_memory(self) -> AbstractContextManager[None]:
+        return explain_out_of_memory(f"{self.max_sequences} texts at once may be too many: try a lower --batch-size, or --device cpu")
+
+    def _run(self, requests: Iterable[Request], params: SamplingParams, stop_ids: frozenset[int]) -> Iterator[TokenEvent]:
         self._cache.clear()
         waiting = ((index, request, sample) for index, request in enumerate(requests) for sample in range(request.samples))
         upcoming = next(waiting, None)
@@ -78,7 +89,7 @@ class Engine:
                     upcoming = next(waiting, None)
                 logits = self._cache.prefill(request.prompt, copies=len(active) - first_slot)
                 if request.first_token_mask is not None:
-                    logits = logits.masked_fill(~request.first_token_mask, -torch.inf)
+                    logits = logits.masked_fill(~send(request.first_token_mask, logits.device), -torch.inf)
             else:
                 logits = self._cache.decode([sequence.next_id for sequence in active])
             events = self._choose(active, first_slot, logits, params, stop_ids)
@@ -93,14 +104,16 @@ class Engine:
         self, active: list[_Sequence], first_slot: int, logits: Tensor, params: SamplingParams, stop_ids: frozenset[int]
     ) -> list[TokenEvent]:
         """Choose the next id of each sequence from `first_slot` on, and tell which ones are finished."""
-        if not logits.amax(-1).isfinite().all():  # of NaN every choice would be the first id
-            raise UserError(NOT_FINITE)
+        logits = logits if logits.is_cuda else logits.cpu()  # MPS has no float64
         sequences, lengths = active[first_slot:], self._cache.lengths[first_slot:]
-        uniform = torch.tensor([torch.rand((), generator=sequence.generator).item() for sequence in sequences])
-        chosen = choose_tokens(logits, params, uniform)
-        logprobs = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist()
+        uniform = torch.stack([torch.rand((), generator=sequence.generator) for sequence in sequences])
+        chosen = choose_tokens(logits, params, send(uniform, logits.device))
+        chosen_logprobs = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        ids, logprobs = torch.stack((chosen.double(), chosen_logprobs.double())).tolist()  # one wait for the device
+        if not all(map(math.isfinite, logprobs)):  # one logit that is not finite makes them all so
+            raise UserError(NOT_FINITE)
         events = []
-        for sequence, length, id, logprob in zip(sequences, lengths, chosen.tolist(), logprobs, strict=True):
+        for sequence, length, id, logprob in zip(sequences, lengths, map(int, ids), logprobs, strict=True):
             finish_reason: FinishReason | None = None
             if params.max_new_tokens == 0 or length == self.model.config.block_size:
                 finish_reason = "tokens" if params.max_new_tokens == 0 else "context"

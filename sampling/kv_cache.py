@@ -6,6 +6,7 @@ from torch import Tensor
 
 from model import GPT, CacheUpdate
 from sampling.inference_weights import attention_dtype
+from system.device import send
 from system.errors import first_line
 
 
@@ -35,7 +36,10 @@ class KVCache:
         self.lengths = []
 
     def prefill(self, prompt: list[int], copies: int = 1) -> Tensor:
-        """Read a prompt once and cache it in the next `copies` slots; the logits of its next token, for each copy (copies, V)."""
+        """Read a prompt once and cache it in the next `copies` slots; the logits of its next token, for each copy (copies, V).
+
+        They are on the device, as those of decode.
+        """
         length, slot = len(prompt), len(self.lengths)
         assert 0 < length <= self._model.config.block_size, f"a prompt of {length} ids"
 
@@ -51,12 +55,13 @@ class KVCache:
         cos, sin = self._model.cos[:length], self._model.sin[:length]
         states = self._model.hidden_states(ids, cos, sin, None, [update(layer) for layer in self._cache])
         self.lengths += [length] * copies
-        return self._model.logits(states[:, -1]).cpu().expand(copies, -1)
+        return self._model.logits(states[:, -1]).expand(copies, -1)
 
     def decode(self, next_ids: list[int]) -> Tensor:
-        """Read one more id in each slot in use; the logits of the token after it (B, V)."""
-        ids = torch.tensor([[id] for id in next_ids])
-        positions = torch.tensor(self.lengths)
+        """Read one more id in each slot in use; the logits of the token after it (B, V), valid until the next call."""
+        longest = max(self.lengths) + 1
+        same = min(self.lengths) + 1 == longest
+        ids, positions = send(torch.tensor([next_ids, self.lengths]), self._device)
         self.lengths = [length + 1 for length in self.lengths]
         if self._use_graph:
             try:
@@ -65,9 +70,7 @@ class KVCache:
             except RuntimeError as error:
                 self.warning = f"CUDA graphs do not work here, continuing without them: {first_line(error)}"
                 self._use_graph = False
-        longest = int(positions.max()) + 1
-        same = int(positions.min()) + 1 == longest
-        return _decode(self._model, self._cache, ids.to(self._device), positions.to(self._device), longest, same)[:, 0].cpu()
+        return _decode(self._model, self._cache, ids, positions, longest, same)
 
     def free(self, slot: int) -> None:
         """Free a slot by moving the last sequence into it."""
@@ -83,7 +86,7 @@ class _DecodeGraph:
 
     def __init__(self, model: GPT, cache: Tensor) -> None:
         slots, block_size = cache.shape[2], cache.shape[4]
-        self._ids = torch.zeros(slots, 1, dtype=torch.long, device=cache.device)
+        self._ids = torch.zeros(slots, dtype=torch.long, device=cache.device)
         self._positions = torch.full((slots,), block_size - 1, dtype=torch.long, device=cache.device)
         # The warm-up passes write at the last position of every slot, which is never in use: its id is predicted and not read.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's gap
@@ -100,13 +103,13 @@ class _DecodeGraph:
         count = len(ids)
         self._ids[:count].copy_(ids)
         self._positions[:count].copy_(positions)
-        self._positions[count:] = self._positions.new_tensor(0)  # free slots: what is written there is never read
+        self._positions[count:].zero_()  # free slots: what is written there is never read
         self._graph.replay()
-        return self._logits[:count, 0].cpu()
+        return self._logits[:count]
 
 
 def _decode(model: GPT, cache: Tensor, ids: Tensor, positions: Tensor, longest: int, same: bool) -> Tensor:
-    """The logits (B, 1, V) after one more id in each of the first B slots.
+    """The logits (B, V) after one more id in each of the first B slots.
 
     `longest` is the length of the longest sequence with its new id; `same` says that all have this length.
     """
@@ -132,4 +135,5 @@ def _decode(model: GPT, cache: Tensor, ids: Tensor, positions: Tensor, longest: 
 
         return store
 
-    return model.logits(model.hidden_states(ids, cos, sin, mask, [update(layer) for layer in range(len(cache))]))
+    states = model.hidden_states(ids[:, None], cos, sin, mask, [update(layer) for layer in range(len(cache))])  # (B, 1, C)
+    return model.logits(states[:, 0])

@@ -8,7 +8,7 @@ from config import SamplerConfig, Stage
 from formats.checkpoint import Checkpoint, load_checkpoint
 from sampling.engine import Engine
 from sampling.inference_weights import prepare_for_inference
-from system.device import choose_device, choose_dtype
+from system.device import choose_device, choose_dtype, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError
 
 MAX_SEQUENCES = 8  # texts generated at once for a prompt
@@ -23,5 +23,7 @@ def load_engine(config: SamplerConfig, stage: Stage, max_sequences: int = MAX_SE
             f"--quantize int8 works on the CPU only; the device is {device.type}. Add --device cpu, or leave out --quantize", BAD_FLAGS
         )
     dtype = choose_dtype(config.dtype, device)
-    model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), dtype, config.quantize == "int8").to(device)
+    model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), dtype, config.quantize == "int8")
+    with explain_out_of_memory("Try --device cpu"):
+        model = model.to(device)
     return checkpoint, Engine(model, max_sequences, graphs=True)

@@ -33,11 +33,12 @@ def sampling_params(config: SamplerConfig) -> SamplingParams:
 def choose_tokens(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:
     """Choose an id from each of the logits (B, V) with a uniform random number for each (B).
 
-    All of this is on the CPU, so that a seed gives the same text on every device.
+    It computes where the logits are and reads none of them.
     """
     if params.temperature == 0:
         return logits.argmax(dim=-1)
-    # In float64: a small temperature makes large numbers, and sums over thousands of ids are compared with `uniform`.
+    # In float64: a small temperature makes large numbers, and sums over thousands of ids, which a GPU may add in any order, are
+    # compared with `uniform`.
     scaled = logits.double()
     scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / params.temperature
     count = scaled.shape[-1]

@@ -1,6 +1,7 @@
 """Device and dtype: which to use, and how fast the device could be."""
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,6 +35,21 @@ def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Matrix products in `dtype`, sums and norms in float32."""
     return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy values from the CPU to the device. A GPU gets them in its own time: from pinned memory, nothing waits for it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(way_out: str) -> Iterator[None]:
+    """If the device runs out of memory in this context, say so in one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition("Including non-PyTorch memory")[0].strip(" .;")  # what was asked for, and what there is
+        raise UserError(f"{reason or 'out of memory on the device'}. {way_out}") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo import lookup_backend
 
 from config import IGNORE_INDEX, ModelConfig
 from formats.batches import PADDING
-from model import GPT, NORM_EPSILON, Block, segment_positions_and_mask
+from model import GPT, NORM_EPSILON, Block, RMSNorm, segment_positions_and_mask
 
 TINY = ModelConfig(n_layer=2, n_head=4, n_embed=32, block_size=16, vocab_size=50)  # 64 embedding rows, 14 of them padding
 GOLDEN_LOSS = 3.9168
@@ -30,9 +31,9 @@ def some_ids(count: int = 2, length: int = 16, seed: int = 1) -> Tensor:
     return torch.randint(TINY.vocab_size, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
-def loss_and_gradients(model: GPT, ids: Tensor, targets: Tensor) -> tuple[float, dict[str, Tensor]]:
+def loss_and_gradients(model: GPT, ids: Tensor, targets: Tensor, segment_ids: Tensor | None = None) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    loss = model(ids, targets)
+    loss = model(ids, targets, segment_ids)
     loss.backward()
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
@@ -57,6 +58,7 @@ def test_no_token_attends_to_a_later_one() -> None:
 def test_positions_restart_and_attention_stays_inside_each_segment() -> None:
     positions, mask = segment_positions_and_mask(torch.tensor([[0, 0, 1, 1, 1, PADDING]]))
     assert positions.tolist() == [[0, 1, 0, 1, 2, 0]]
+    assert isinstance(mask, Tensor)
     assert mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -65,6 +67,46 @@ def test_positions_restart_and_attention_stays_inside_each_segment() -> None:
         [0, 0, 1, 1, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
+
+
+def test_flex_attention_gives_the_loss_and_gradients_of_the_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled without a kernel, its plain formulas run on a CPU too, the backward pass included; only a check of the device forbids it."""
+    monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *tensors: None)
+    model = random_model(dataclasses.replace(TINY, n_layer=1, block_size=300))
+    model.checkpoint_activations = True  # without it: tests/training/test_compilation.py
+    ids, segment_ids = some_ids(2, 301), torch.randint(2, (2, 300), generator=torch.Generator().manual_seed(2)).cumsum(1) // 10
+    segment_ids[:, 290:] = PADDING
+    batch = ids[:, :-1], ids[:, 1:], segment_ids
+    dense = loss_and_gradients(model.train(), *batch)
+    monkeypatch.setattr(GPT, "_uses_flex_attention", lambda self, device: True)
+    operations: set[str] = set()
+
+    def look_and_compile(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        parts = [part for part in graph.modules() if isinstance(part, torch.fx.GraphModule)]
+        operations.update(str(node.target) for part in parts for node in part.graph.nodes)
+        return lookup_backend("aot_eager")(graph, inputs)
+
+    model.compile(backend=look_and_compile, dynamic=False, fullgraph=True)
+    in_blocks = loss_and_gradients(model, *batch)
+    assert "flex_attention" in operations
+    assert in_blocks[0] == pytest.approx(dense[0], rel=1e-6)
+    torch.testing.assert_close(in_blocks[1], dense[1], atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_gradients_of_the_norms_are_those_of_eager_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled backward pass is under the autocast of its forward pass. On a GPU that rounds `mv` to bfloat16, on a CPU `mm`."""
+    monkeypatch.setattr(torch, "mv", lambda matrix, vector: torch.mm(matrix, vector.unsqueeze(1)).squeeze(1))
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for is_compiled in (False, True):
+        norm = RMSNorm(8)
+        if is_compiled:
+            norm.compile(backend="aot_eager")
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (norm(x) * x).sum()
+        loss.backward()
+        gradients.append(norm.weight.grad)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("n_embed", [32, 256, 1024])

@@ -56,13 +56,14 @@ class Trainer:
                     wait([batch])  # while a sample's CUDA graph is recorded, no other thread may use the device
                     self.evaluate()
                 elif is_new and is_stopping and self.step:
+                    self.read_steps()
                     self.save(LAST, math.nan)
                 if is_last or is_stopping:
                     break
                 current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
-                result = self.take_step(current)
+                self.take_step(current)
                 self._follow_plan()
-                log.step(self.step, self.tokens, result)
+                log.step(self.step, self.tokens, self.read_steps)
         redraw_loss_curve(self.folder)
         if self.signals.received and self.step < self.config.max_steps:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
@@ -73,17 +74,23 @@ class Trainer:
         size = self.config.sequences_per_step
         return self.copier.copy(self.task.draw(step * size, size))
 
-    def take_step(self, batch: Batch) -> StepResult:
-        """One optimizer step; a loss or gradient that is not finite ends the run."""
-        result = self.stepper.step(batch, self.step)
-        if not result.is_finite:
-            raise self._diverged(f"step {self.step + 1}: the loss is {result.loss}, the gradient norm {result.grad_norm}")
+    def take_step(self, batch: Batch) -> None:
+        """Start one optimizer step."""
+        self.stepper.step(batch, self.step)
         self.step += 1
         self.tokens += batch.tokens
-        return result
+
+    def read_steps(self) -> list[StepResult]:
+        """Wait for the steps since the last call; a loss or gradient that is not finite ends the run."""
+        results = self.stepper.read()
+        for result in results:
+            if not result.is_finite:
+                raise self._diverged(f"step {result.number}: the loss is {result.loss}, the gradient norm {result.grad_norm}")
+        return results
 
     def evaluate(self) -> None:
         """Measure, sample, save, report. The time it takes does not count as training time."""
+        self.read_steps()  # the time of the steps that the device still computes does count
         with self.log.throughput.paused(), self.plan.evaluation() if self.plan else contextlib.nullcontext():
             loss = self._measure("validation", self.task.validation)
             if not math.isfinite(loss.nats_per_token):
@@ -135,7 +142,9 @@ class Trainer:
         )
 
     def save(self, name: str, val_loss: float) -> None:
-        """Write a checkpoint; the last one also holds what resuming needs."""
+        """Write a checkpoint; the last one also holds what resuming needs. Weights that are not finite are not saved."""
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            raise self._diverged(f"step {self.step}: the weights are not finite")
         resume_state = {
             "optimizer": self.stepper.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),

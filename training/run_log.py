@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,12 +49,13 @@ class RunLog:
     def _total(self) -> int | None:
         return self._config.max_steps if self._config.max_steps < UNPLANNED else None
 
-    def step(self, step: int, tokens: int, result: StepResult) -> None:
-        """Report a training step, every `log_every` steps."""
+    def step(self, step: int, tokens: int, read: Callable[[], list[StepResult]]) -> None:
+        """Report a training step, every `log_every` steps: only then `read` waits for it."""
         assert self._progress is not None, "the log is not open"
         self._progress.update()
         if step % self._config.log_every and step != 1:
             return
+        result = read()[-1]  # before the time is measured
         speed = self.throughput.measure(tokens)
         self._metrics.add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
         total = f"/{self._total}" if self._total else ""

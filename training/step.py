@@ -25,10 +25,20 @@ CPU_ACTIVATION = 1 << 20
 class StepResult(NamedTuple):
     """What one step measured."""
 
+    number: int  # from 1
     loss: float
     lr: float
     grad_norm: float
-    is_finite: bool  # False: the run is lost, and the weights were left alone
+    is_finite: bool  # False: the run is lost
+
+
+class _UnreadStep(NamedTuple):
+    """A step whose measurements are on the device, perhaps not computed yet."""
+
+    number: int
+    lr: float
+    measured: torch.Tensor  # (2) loss, gradient norm
+    skipped: bool  # an infinite gradient, ordinary with a scaler
 
 
 def first_micro_batch(config: LoopConfig, model: GPT, device: torch.device) -> int:
@@ -50,27 +60,36 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.micro_batch = first_micro_batch(config, model, device)  # sequences per forward pass; halved when memory runs out
         self._say = say
+        self._unread: list[_UnreadStep] = []
 
-    def step(self, batch: Batch, number: int) -> StepResult:
-        """Step `number` of the schedule on a batch, in as many micro-batches as it takes."""
+    def step(self, batch: Batch, number: int) -> None:
+        """Start step `number` of the schedule on a batch, in as many micro-batches as it takes; `read` tells what it measured."""
         lr = learning_rate(self.config, number)
         loss = self.within_memory(lambda: self.accumulate_gradients(batch))
         self.optimizer.set_learning_rate(lr)
         for optimizer in self.optimizer.optimizers:
             self.scaler.unscale_(optimizer)
-        limit = self.config.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
         # With a scaler an infinite gradient is ordinary: the step is skipped and the scale lowered, unless it is at its lowest.
-        overflowed = not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1)
-        if overflowed or not math.isfinite(loss):
-            return StepResult(loss, lr, norm, False)
-        if math.isfinite(norm):
+        # So in float16, and only there, each step waits for its gradient norm.
+        skipped = self.scaler.is_enabled() and not math.isfinite(norm.item())
+        if not skipped:
             self.optimizer.step()
+        is_ordinary = skipped and self.scaler.get_scale() >= 1
         self.scaler.update()
         self.optimizer.zero_grad()
-        return StepResult(loss, lr, norm, True)
+        self._unread.append(_UnreadStep(number + 1, lr, torch.stack((loss, norm)), is_ordinary))
 
-    def accumulate_gradients(self, batch: Batch) -> float:
+    def read(self) -> list[StepResult]:
+        """The steps since the last call. This waits for the device: a run reads on log lines and before evaluations only."""
+        unread, self._unread = self._unread, []
+        measured = torch.stack([step.measured for step in unread]).tolist() if unread else []
+        return [
+            StepResult(step.number, loss, step.lr, norm, math.isfinite(loss) and (math.isfinite(norm) or step.skipped))
+            for step, (loss, norm) in zip(unread, measured, strict=True)
+        ]
+
+    def accumulate_gradients(self, batch: Batch) -> torch.Tensor:
         """Gradients of the mean loss over all targets of the batch; returns that loss."""
         self.model.train()
         self.optimizer.zero_grad()
@@ -82,7 +101,7 @@ class Stepper:
                 loss = self.model(*batch_to_device(part, self.device)) / targets
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        return total.item()
+        return total
 
     def within_memory(self, compute: Callable[[], T]) -> T:
         """The result of `compute`, with the micro-batch halved until it fits; the batch of a step stays the same."""

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from model import GPT
 from sampling.engine import Engine, Request
+from sampling.kv_cache import KVCache
 from sampling.sampler import SamplingParams
+from system.errors import UserError
+from tests.reads import CountReads
 from tests.sampling.conftest import random_model
 
 NO_STOP_IDS: frozenset[int] = frozenset()
@@ -116,3 +119,39 @@ def test_log_probabilities_are_those_of_the_model(model: GPT) -> None:
         logprobs = model(torch.tensor([prompt + ids]))[0].log_softmax(-1)
         expected = [float(logprobs[len(prompt) - 1 + position, id]) for position, id in enumerate(ids)]
         assert [event.logprob for event in own] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(5, temperature=0), SamplingParams(5, top_k=20, top_p=0.9, min_p=0.01)])
+def test_a_step_reads_from_the_device_only_once(model: GPT, params: SamplingParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.arange(400) > 50
+    with CountReads(monkeypatch) as reads:
+        events = Engine(model, 4).run([Request([5, 6], 3, mask), Request([7])], params, NO_STOP_IDS)
+        counts = [(event.request, reads.count) for event in events]
+    assert [count for _, count in counts] == [1] * 3 + [2] + [count for count in range(3, 7) for _ in range(4)]
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf])
+def test_a_damaged_model_ends_in_one_line(damage: float) -> None:
+    model = random_model()
+    model.norm.weight.data[3] = damage
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match="not finite"):
+            list(Engine(model).run([Request([5, 6])], SamplingParams(3, temperature, top_k=7), NO_STOP_IDS))
+
+
+def test_out_of_memory_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 44.39 GiB of which 1.20 GiB is free. "
+        "Including non-PyTorch memory, this process has 43.00 GiB memory in use. Of the allocated memory 42.00 GiB is allocated ..."
+    )
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise torch.OutOfMemoryError(message)
+
+    engine = Engine(random_model(), 3)
+    monkeypatch.setattr(KVCache, "prefill", fail)
+    with pytest.raises(UserError, match=r"allocate 2\.00 GiB.*1\.20 GiB is free\. 3 texts at once may be too many: try a"):
+        list(engine.run([Request([5, 6])], SamplingParams(3), NO_STOP_IDS))
+    monkeypatch.setattr(KVCache, "__init__", fail)
+    with pytest.raises(UserError, match="texts at once may be too many"):
+        Engine(random_model(), 3)

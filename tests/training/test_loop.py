@@ -10,6 +10,7 @@ from formats.checkpoint import load_checkpoint
 from system.errors import UserError
 from system.signals import Stopped
 from tests.training.counting import make_trainer
+from training.step import StepResult
 
 
 def test_weights_whose_validation_loss_is_not_finite_are_not_saved(dataset_folder: Path, tmp_path: Path) -> None:
@@ -23,6 +24,48 @@ def test_weights_whose_validation_loss_is_not_finite_are_not_saved(dataset_folde
     with pytest.raises(UserError, match="step 6: the validation loss is nan; the last saved step is 4"):
         resumed.run()
     assert (tmp_path / "last_checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_run_that_is_lost_says_at_which_step_and_saves_nothing_of_it(stops: bool, dataset_folder: Path, tmp_path: Path) -> None:
+    """It is noticed at the next log line, evaluation or stop; nothing waits for the steps before that."""
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=20, eval_every=4, log_every=100)
+    gradients = iter(range(10))
+
+    def damage(gradient: torch.Tensor) -> torch.Tensor | None:
+        step = next(gradients) + 1
+        if stops and step == 6:
+            trainer.signals.received = signal.SIGINT
+        return gradient * torch.inf if step == 6 else None
+
+    trainer.model.norm.weight.register_hook(damage)  # type: ignore[no-untyped-call]  # torch's gap
+    with pytest.raises(UserError, match=r"step 6: the loss is \d.*, the gradient norm (inf|nan); the last saved step is 4.*lower --lr"):
+        trainer.run()
+    assert trainer.step == (6 if stops else 8)
+    assert load_checkpoint(tmp_path / "last_checkpoint.pt").step == 4
+
+
+def test_weights_that_are_not_finite_are_never_saved(dataset_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path)
+    trainer.model.embedding.weight.data[-1, 0] = torch.inf  # a padding row: no loss shows it
+    with pytest.raises(UserError, match="the weights are not finite; the last saved step is 0"):
+        trainer.save("last_checkpoint.pt", 1.0)
+    assert not any(tmp_path.glob("*.pt*"))
+
+
+def test_measurements_are_read_on_log_lines_and_before_evaluations_only(
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=25, eval_every=20, log_every=10)
+    read, reads = trainer.stepper.read, []
+
+    def counted_read() -> list[StepResult]:
+        reads.append(trainer.step)
+        return read()
+
+    monkeypatch.setattr(trainer.stepper, "read", counted_read)
+    trainer.run()
+    assert reads == [0, 1, 10, 20, 20, 25]
 
 
 def test_a_run_killed_between_its_two_checkpoints_writes_the_best_one_on_resuming(dataset_folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.preprocessing.in_process import run_here
 from tests.training.counting import make_trainer
 from tests.training.runs import PRETRAINING, Run, pretrain, pretraining_command, resumed_step
 from training.metrics import read_metrics
+from training.optimizer import Optimizers
 from training.run import require_disk_space
 
 
@@ -176,3 +177,11 @@ def test_a_run_starts_only_if_its_checkpoints_fit_on_the_disk(
         require_disk_space(tmp_path, trainer.model)
     trainer.run()
     require_disk_space(tmp_path, trainer.model)  # the files that are already there will be replaced
+
+
+def test_running_out_of_memory_in_the_optimizer_step_ends_in_one_line(dataset_folder: Path, tmp_path: Path) -> None:
+    """A smaller micro-batch would not help: activations are free by then."""
+    message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Including non-PyTorch memory, this ..."
+    with mock.patch.object(Optimizers, "step", side_effect=torch.OutOfMemoryError(message)):
+        result = pretrain(dataset_folder, tmp_path, *PRETRAINING)
+    fails_with(result, 1, "Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Try --checkpoint-activations, or a smaller model")

@@ -9,7 +9,8 @@ import torch
 from config import IGNORE_INDEX
 from model import GPT
 from system.errors import UserError
-from tests.training.counting import counting_batch, make_trainer
+from tests.reads import CountReads
+from tests.training.counting import counting_batch, make_trainer, measured_step
 
 GOLDEN_LOSSES = [5.9960, 5.9399, 5.9086, 5.9592, 5.8900, 5.9240, 5.8762, 5.8732, 5.8999, 5.8557]
 
@@ -34,14 +35,14 @@ def limit_memory(model: GPT, largest_batch: int) -> None:
 def test_golden_losses(dataset_folder: Path, tmp_path: Path) -> None:
     """Any change to the arithmetic of a step changes these numbers."""
     trainer = make_trainer(dataset_folder, tmp_path)
-    losses = [trainer.take_step(counting_batch(step)).loss for step in range(10)]
+    losses = [measured_step(trainer, counting_batch(step)).loss for step in range(10)]
     assert losses == pytest.approx(GOLDEN_LOSSES, abs=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_model_learns_in_every_dtype(dataset_folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     trainer = make_trainer(dataset_folder, tmp_path, dtype, max_steps=40)
-    losses = [trainer.take_step(counting_batch(step)).loss for step in range(40)]
+    losses = [measured_step(trainer, counting_batch(step)).loss for step in range(40)]
     assert losses[-1] < losses[0] - 0.5
     assert trainer.model.embedding.weight.dtype == torch.float32
 
@@ -51,7 +52,7 @@ def test_micro_batches_add_up_to_the_whole_batch(dataset_folder: Path, tmp_path:
     for micro_batch in (4, 2, 1, 3):
         trainer = make_trainer(dataset_folder, tmp_path)
         trainer.stepper.micro_batch = micro_batch
-        losses.append([trainer.take_step(counting_batch(step)).loss for step in range(6)])
+        losses.append([measured_step(trainer, counting_batch(step)).loss for step in range(6)])
     for in_parts in losses[1:]:
         assert in_parts == pytest.approx(losses[0], abs=1e-4)
 
@@ -63,7 +64,7 @@ def test_the_loss_is_a_mean_over_the_targets_of_the_whole_step(dataset_folder: P
     batch.targets[3, :] = IGNORE_INDEX
     whole, in_parts = make_trainer(dataset_folder, tmp_path), make_trainer(dataset_folder, tmp_path)
     in_parts.stepper.micro_batch = 1
-    assert whole.take_step(batch).loss == pytest.approx(in_parts.take_step(batch).loss, abs=1e-5)
+    assert measured_step(whole, batch).loss == pytest.approx(measured_step(in_parts, batch).loss, abs=1e-5)
     assert whole.tokens == 17
 
 
@@ -73,7 +74,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
     large, small = make_trainer(dataset_folder, tmp_path), make_trainer(dataset_folder, tmp_path)
     limit_memory(small.model, 1)
     batch = counting_batch(0)
-    assert small.take_step(batch).loss == pytest.approx(large.take_step(batch).loss, abs=1e-5)
+    assert measured_step(small, batch).loss == pytest.approx(measured_step(large, batch).loss, abs=1e-5)
     assert small.stepper.micro_batch == 1
     assert "micro-batch size reduced to 1 (4 per step)" in capsys.readouterr().out
     for ours, theirs in zip(small.model.parameters(), large.model.parameters(), strict=True):
@@ -94,24 +95,31 @@ def test_a_run_starts_even_if_the_first_evaluation_runs_out_of_memory(
     assert capsys.readouterr().out.count("out of memory") == 1
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_changes_no_weight(dataset_folder: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(dataset_folder, tmp_path)
-    trainer.model.norm.weight.data.fill_(torch.nan)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(UserError, match=r"step 1: the loss is nan.*lower --lr"):
-        trainer.take_step(counting_batch(0))
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
-
-
 def test_float16_gradients_that_stay_infinite_stop_the_run(dataset_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(dataset_folder, tmp_path, torch.float16)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     for parameter in trainer.model.parameters():
         parameter.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]  # torch's gap
-    with pytest.raises(UserError, match="gradient norm"):
+    with pytest.raises(UserError, match=r"the loss is \d.*gradient norm (inf|nan)"):
         for step in range(60):
-            trainer.take_step(counting_batch(step))
+            measured_step(trainer, counting_batch(step))
     assert 10 < trainer.step < 40  # the scale was lowered first
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]), name  # every step was skipped
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.float16, 1)])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_reads_nothing_from_the_device(
+    optimizer: str, dtype: torch.dtype, count: int, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the norm in float16, to skip the step if it is infinite."""
+    trainer = make_trainer(dataset_folder, tmp_path, dtype, optimizer=optimizer)
+    with CountReads(monkeypatch) as reads:
+        trainer.take_step(counting_batch(0))
+        assert reads.count == count
+        trainer.stepper._unread[0].measured[0].item()
+        assert reads.count == count + 1  # it does count
 
 
 def test_memory_does_not_grow_over_a_run(dataset_folder: Path, tmp_path: Path) -> None:
