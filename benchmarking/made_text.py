@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-WORDS = 400_000  # different ones
+WORDS_PER_DOCUMENT = 40  # different words, for each document: 400,000 in 30 MB
 # Letters in proportion to their frequency, so that parts of words repeat, as a tokenizer needs it.
 CONSONANTS, VOWELS = "ttttttnnnnnnsssssshhhhhhrrrrrrddddllllccmmwwffggppybbvk", "eeeeeeeeaaaaaaoooooooiiiiiiuuu"
 CLOSED_SHARE = 0.35  # of syllables that end with a consonant
@@ -21,7 +21,7 @@ LONGEST_DOCUMENT = 40 * DOCUMENT_BYTES
 def made_documents(count: int, seed: int = 0) -> list[str]:
     """This many documents; the same seed gives the same ones."""
     source = np.random.default_rng(seed)
-    words = _make_words(source)
+    words = _make_words(WORDS_PER_DOCUMENT * count, source)
     shares = 1 / np.arange(2, len(words) + 2)  # Zipf's law: the second most frequent word is met half as often as the first, and so on
     shares /= shares.sum()
     word_bytes = 1 + float(shares @ np.array([len(word) for word in words]))  # with the space
@@ -34,14 +34,14 @@ def made_documents(count: int, seed: int = 0) -> list[str]:
     ]
 
 
-def _make_words(source: np.random.Generator) -> list[str]:
+def _make_words(count: int, source: np.random.Generator) -> list[str]:
     """Different words, the most frequent first: rare ones are longer, as in natural text."""
-    lengths = np.minimum(1 + source.poisson(np.linspace(0.4, MOST_SYLLABLES - 2.2, 2 * WORDS)), MOST_SYLLABLES)
+    lengths = np.minimum(1 + source.poisson(np.linspace(0.4, MOST_SYLLABLES - 2.2, 2 * count)), MOST_SYLLABLES)
     first, vowel, last = (source.choice(list(letters), int(lengths.sum())) for letters in (CONSONANTS, VOWELS, CONSONANTS))
     last[source.random(len(last)) > CLOSED_SHARE] = ""
     syllables = map("".join, zip(first.tolist(), vowel.tolist(), last.tolist(), strict=True))
     different = dict.fromkeys("".join(itertools.islice(syllables, length)) for length in lengths.tolist())
-    return list(different)[:WORDS]
+    return list(different)[:count]
 
 
 def _document(words: list[str], source: np.random.Generator) -> str:

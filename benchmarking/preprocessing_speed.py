@@ -10,9 +10,9 @@ import shutil
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
+from typing import Any, NamedTuple
 
 from benchmarking.made_text import DOCUMENT_BYTES, made_documents
 from benchmarking.measurement import Measurement, Rounds, Section
@@ -32,11 +32,9 @@ CHECKED_DOCUMENTS = 300
 ENCODE_SECONDS = 1.0  # that encoding alone is measured for
 
 
-@dataclass(frozen=True)
-class EncodeAlone:
-    """What one process encodes alone."""
+class EncodeAlone(NamedTuple):
+    """What processes encode, and nothing else."""
 
-    tokenizer_model: bytes
     encoder_name: EncoderName
     texts: list[str]  # in the order of the shards
 
@@ -49,8 +47,7 @@ def measure_preprocessing(config: BenchmarkConfig, scratch: Path, rounds: Rounds
     _write_parquet(scratch / "text.parquet", documents)
     texts = [reorder(document, "backward") for document in documents]
     encoder, _ = choose_encoder(tokenizer, texts[:CHECKED_DOCUMENTS])
-    alone = EncodeAlone(tokenizer.model, encoder, _first_bytes(texts, ENCODED_BYTES))
-    plain = EncodeAlone(tokenizer.model, "sentencepiece", _first_bytes(texts, PLAIN_BYTES))
+    alone = EncodeAlone(encoder, _first_bytes(texts, ENCODED_BYTES)), EncodeAlone("sentencepiece", _first_bytes(texts, PLAIN_BYTES))
     size = sum(len(document.encode()) for document in documents) / 1e6
     del documents, texts
 
@@ -60,9 +57,10 @@ def measure_preprocessing(config: BenchmarkConfig, scratch: Path, rounds: Rounds
     yardsticks: dict[int, list[float]] = defaultdict(list)
     for _ in rounds():
         for count in workers:
-            bounds[count].append(encode_rate(alone, count))
+            bound, plain = encode_rates(tokenizer.model, alone, count)
+            bounds[count].append(bound)
+            yardsticks[count].append(plain)
             figures[count].append(_stage_rate(scratch, size, tokenizer, count))
-            yardsticks[count].append(encode_rate(plain, count))
     return Section(
         "preprocess",
         f"Preprocessing: Parquet to shards, {tokenizer.vocab_size:,} ids, {size * LONG_RUN:.0f} MB of made-up text for each worker",
@@ -81,33 +79,37 @@ def measure_preprocessing(config: BenchmarkConfig, scratch: Path, rounds: Rounds
     )
 
 
-def encode_rate(work: EncodeAlone, processes: int) -> float:
-    """MB of text per second that this many processes encode together, without the time that they take to start."""
+def encode_rates(tokenizer_model: bytes, work: tuple[EncodeAlone, ...], processes: int) -> list[float]:
+    """For each kind of work the MB of text per second that this many processes encode together, when all have started."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _receive, (work, context.Barrier(processes))) as executor:
-        return sum(executor.map(_encode_alone, range(processes)))
+    assignment = tokenizer_model, work, ENCODE_SECONDS, context.Barrier(processes)
+    with ProcessPoolExecutor(processes, context, _receive, assignment) as executor:
+        return [sum(rates) for rates in zip(*executor.map(_encode_alone, range(processes)), strict=True)]
 
 
-def _receive(work: EncodeAlone, barrier: Barrier) -> None:
+def _receive(*assignment: Any) -> None:
     global _assignment
-    _assignment = work, barrier
+    _assignment = assignment
 
 
-def _encode_alone(number: int) -> float:
-    """MB of text per second of this process, number `number`, while all the others encode too."""
-    work, barrier = _assignment
-    encode = make_encoder(Tokenizer(work.tokenizer_model), work.encoder_name)
-    encode(work.texts[: len(work.texts) // 4 + 1])
-    size = sum(len(text.encode()) for text in work.texts) / 1e6
-    barrier.wait()
-    started, count = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - started) < ENCODE_SECONDS or not count:
-        encode(work.texts)
-        count += 1
-    return count * size / seconds
+def _encode_alone(number: int) -> list[float]:
+    """MB of text per second of process `number`, for each kind of work, while all the others do the same."""
+    tokenizer_model, work, least_seconds, barrier = _assignment
+    rates = []
+    for encoder_name, texts in work:
+        encode = make_encoder(Tokenizer(tokenizer_model), encoder_name)
+        encode(texts[: len(texts) // 4 + 1])
+        size = sum(len(text.encode()) for text in texts) / 1e6
+        barrier.wait()
+        started, count, seconds = time.perf_counter(), 0, 0.0
+        while seconds < least_seconds:
+            encode(texts)
+            count, seconds = count + 1, time.perf_counter() - started
+        rates.append(count * size / seconds)
+    return rates
 
 
-_assignment: tuple[EncodeAlone, Barrier]  # of this process, set when it starts
+_assignment: tuple[bytes, tuple[EncodeAlone, ...], float, Barrier]  # tokenizer, work, least seconds; of this process, set when it starts
 
 
 def _stage_rate(scratch: Path, size: float, tokenizer: Tokenizer, workers: int) -> float:

@@ -59,7 +59,9 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, {facts['dtype']}\n"
         f"{facts['shape']}; {parameters / 1e6:.1f} M parameters, random weights"
     )
-    print(f"{title}; medians of {config.repeats} repeats, in brackets their range\n")
+    print(f"{title}; medians of --repeats {config.repeats}, in brackets their range\n")
+    if config.json:
+        Path(config.json).parent.mkdir(parents=True, exist_ok=True)
     sections: list[Section] = []
     with (
         lock_folder(folder, "--out-dir"),

@@ -43,7 +43,7 @@ def measure_scoring(bench: Bench) -> Section:
         yardsticks.append(len(pairs) / plainly.seconds())
     return Section(
         "score",
-        f"Scoring: {len(candidates)} candidates of {min(lengths)} to {max(lengths)} tokens after a prompt of {len(prompt)}, {bench.dtype_name}",
+        f"Scoring: {len(candidates)} candidates of {min(lengths)} to {longest} tokens after a prompt of {len(prompt)}, {bench.dtype_name}",
         [Measurement("ranking", "pairs/s", tuple(figures), tuple(bounds), tuple(yardsticks))],
         [
             "Bound: the matrix products of these tokens alone, the prompt read once. "

@@ -150,7 +150,8 @@ def _measure(bench: Bench, contest: Contest) -> Section:
     products = Repeated(TrainingProducts(contest.model, contest.stepper.micro_batch, device, bench.dtype), device, as_graph=True)
     reading = Repeated(contest.draw, torch.device("cpu"))
 
-    tokens = contest.loop.sequences_per_step * config.model.block_size
+    sequences = contest.loop.sequences_per_step
+    tokens = sequences * config.model.block_size
     micro_batch_tokens = contest.stepper.micro_batch * config.model.block_size
     rates: dict[Variant, list[float]] = defaultdict(list)
     phases: dict[Variant, list[dict[str, float]]] = defaultdict(list)
@@ -179,7 +180,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
         details[_name(variant)] = row | {f"{name}, ms": 1000 * median(each[name] for each in phases[variant]) for name in PHASES}
     return Section(
         "train",
-        f"Training: a step of {contest.loop.sequences_per_step} × {config.model.block_size:,} tokens, {bench.dtype_name}, {config.optimizer}",
+        f"Training: a step of {sequences} × {config.model.block_size:,} tokens, {bench.dtype_name}, {config.optimizer}",
         [
             Measurement(
                 "compiled" if compiled else "eager",
