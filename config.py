@@ -1,7 +1,6 @@
 """Every number of every run, as frozen dataclasses. The comment behind a field is its help text."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ import tyro
 
 from system.device_names import Device, Dtype
 from system.errors import require, require_not_negative, require_positive
+from system.processors import usable_processors
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
@@ -74,7 +74,7 @@ class SourceConfig:
     val_share: float = 0.01  # Share held out for validation, chosen by a hash.
     vocab_size: int = 8888  # Number of token ids, including the special tokens and the 256 bytes.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
-    workers: int = os.cpu_count() or 1  # Processes that reverse, encode and write.
+    workers: int = field(default_factory=usable_processors)  # Processes that reverse, encode and write.
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
     retries: int = 6  # Retries after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
