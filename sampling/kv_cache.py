@@ -1,6 +1,8 @@
 """The KV cache: keys and values of the sequences in a batch, and the prefill and decode passes that fill it."""
 
-import numpy as np
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -28,8 +30,10 @@ class KVCache:
         if self._device.type == "cuda":
             self._cache = torch.zeros(shape, dtype=attention_dtype(model), device=self._device)
         else:
-            # numpy's zeros use memory only where something is written, and few sequences fill the context.
-            self._cache = torch.from_numpy(np.zeros(shape, np.float32)).to(self._device)
+            # Mapped zeros use memory only where something is written, and few sequences fill the context. (numpy's zeros ask for
+            # pages of 2 MB, of which a short text in each slot touches them all.)
+            zeros = torch.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=torch.float32)
+            self._cache = zeros.view(shape).to(self._device)
 
     def clear(self) -> None:
         """Free all slots."""

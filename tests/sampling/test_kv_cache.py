@@ -1,5 +1,8 @@
 """The KV cache: prefill and decode give the logits of a full pass, in any slot."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,3 +58,17 @@ def test_the_last_sequence_moves_into_a_freed_slot(model: GPT) -> None:
     torch.testing.assert_close(cache.decode([1, 2]), full_pass(model, [[5, 6, 8, 1], [7, 7, 2]]), atol=1e-4, rtol=0)
     cache.clear()
     assert cache.lengths == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of the process is read the way of Linux")
+def test_a_short_text_takes_memory_for_its_length_not_for_the_context() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    model = random_model(n_layer=1, n_head=8, n_embed=512, block_size=8192)
+    before = resident_bytes()
+    with torch.inference_mode():
+        cache = KVCache(model, 8)  # 268 MB in all
+        cache.prefill([1, 2, 3], copies=8)
+        cache.decode([4] * 8)
+    assert resident_bytes() - before < 50e6
