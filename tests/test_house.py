@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the top down: a room imports only from rooms below it. Preprocessing and sampling do not know each other.
-ROOMS = ["evaluation", "training", "sampling", "preprocessing", "formats", "tokens", "model", "presets", "config", "system"]
-STRANGERS = {("training", "preprocessing"), ("sampling", "preprocessing")}
+# From the top down: a room imports only from rooms below it. Strangers do not know each other, though one is below.
+ROOMS = ["benchmarking", "evaluation", "training", "sampling", "preprocessing", "formats", "tokens", "model", "presets", "config", "system"]
+STRANGERS = {("benchmarking", "evaluation"), ("training", "preprocessing"), ("sampling", "preprocessing")}
 
 
 def name_of(path: Path) -> str:
