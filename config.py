@@ -1,7 +1,6 @@
 """Every number of every run, as frozen dataclasses. The comment behind a field is its help text."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ import tyro
 
 from system.device_names import Device, Dtype
 from system.errors import require, require_not_negative, require_positive
+from system.processors import usable_processors
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
@@ -23,6 +23,7 @@ Content = Literal["documents", "pairs"]  # what a data folder holds
 Script = Literal[
     "preprocess_xcoax.py", "train_xcoax.py", "preprocess_instruct.py", "finetune_xcoax.py"
 ]  # those that make data or checkpoints
+Part = Literal["preprocess", "train", "generate", "score"]  # of the benchmark
 Stage = Literal["pretraining", "tuning"]  # the last training that a model had
 
 
@@ -73,7 +74,7 @@ class SourceConfig:
     val_share: float = 0.01  # Share held out for validation, chosen by a hash.
     vocab_size: int = 8888  # Number of token ids, including the special tokens and the 256 bytes.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
-    workers: int = os.cpu_count() or 1  # Processes that reverse, encode and write.
+    workers: int = field(default_factory=usable_processors)  # Processes that reverse, encode and write.
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
     retries: int = 6  # Retries after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
@@ -275,24 +276,40 @@ class SampleInstructConfig(SamplerConfig):
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """A shape in, its speeds out."""
+    """A shape in, the speed of every stage out, each beside its bound."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    prompt_tokens: int = 64  # Tokens in the prompt.
-    tokens: int = 64  # Tokens generated in a run.
-    rows: int = 32  # Texts generated at once.
-    repeats: int = 5  # Runs of each kind; the median counts.
+    train: tyro.conf.Suppress[TrainConfig] = field(default_factory=TrainConfig)  # the preset's recipe
+    parts: tuple[Part, ...] = ("preprocess", "train", "generate", "score")  # Stages to measure.
+    repeats: int = 3  # Measurements of each figure; the tables show their median and range.
+    workers: int = SourceConfig.workers  # Processes of preprocessing.
+    text_mb: float = 30.0  # MB of made-up text to preprocess, for each worker; a longer run takes it three times.
+    batch_size: int = 0  # Sequences in a training step; 0: those of the preset, but on a CPU one micro-batch of them.
+    optimizer: Literal["adamw", "muon"] = "adamw"  # Optimizer of the training step; the yardstick always uses AdamW.
+    compile: bool = True  # Measure training with torch.compile too, where it works.
+    prompt_tokens: int = 64  # Tokens in a prompt.
+    tokens: int = 16  # Tokens generated in each text.
+    rows: tuple[int, ...] = (1, 8, 32)  # Numbers of texts generated at once.
+    candidates: int = 100  # Candidates scored after one prompt.
+    candidate_tokens: int = 32  # Tokens in the longest candidate; the shortest has a quarter of them.
+    out_dir: str = "out/benchmark"  # Folder for benchmark.png, and for files that are deleted at the end.
+    json: str = ""  # File for all figures of all repeats.
     device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
+    dtype: Dtype = "auto"  # dtype of matrix products; auto is bfloat16 where the device is fast at it, else float32.
 
     def check(self) -> None:
         self.model.check()
-        require_positive(self, "prompt_tokens", "rows", "repeats")
+        require_positive(self, "repeats", "workers", "text_mb", "prompt_tokens", "candidates", "candidate_tokens")
+        require_not_negative(self, "batch_size")
+        require(bool(self.parts), "--parts: name one or more of preprocess, train, generate, score")
         require(self.tokens > 1, f"--tokens {self.tokens}: 2 or more")
-        require(
-            self.prompt_tokens + self.tokens <= self.model.block_size,
-            f"--prompt-tokens {self.prompt_tokens} and --tokens {self.tokens}: more than --block-size {self.model.block_size} together",
-        )
+        require(min(self.rows, default=0) > 0, f"--rows {' '.join(map(str, self.rows))}: one or more numbers above 0")
+        for name in ("tokens", "candidate_tokens"):
+            require(
+                self.prompt_tokens + getattr(self, name) <= self.model.block_size,
+                f"--prompt-tokens {self.prompt_tokens} and --{name.replace('_', '-')} {getattr(self, name)}: "
+                f"more than --block-size {self.model.block_size} together",
+            )
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ SAMPLE_INSTRUCT_PRESETS = {
 }
 
 BENCHMARK_PRESETS = {
-    name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), tokens=32)
+    name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), train=preset)
     for name, preset in TRAIN_PRESETS.items()
 }
 

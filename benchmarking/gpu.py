@@ -1,16 +1,15 @@
 """Owns what identifies a GPU, the machine around it and the versions that its figures depend on."""
 
-import os
 import platform
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from system.errors import UserError
+from system.processors import usable_processors
 
 
 def describe_gpu() -> dict[str, Any]:
@@ -34,7 +33,7 @@ def describe_gpu() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.machine()),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "processors": usable_processors(),
         "commit": _output_of("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),
     }
 

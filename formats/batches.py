@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,9 @@ from config import IGNORE_INDEX
 from formats.token_stream import TokenStream
 
 PADDING = -1  # the segment id of padding
+SHUFFLE = {"the order of sequences": "swap-or-not"}  # recorded in checkpoints: a resumed run keeps its order
+SHUFFLE_ROUNDS = 24  # two neighbours stay together with a chance of 2**-24
+_STRIDE = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, the increment of SplitMix64
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,16 @@ class Windows:
 
     def read(self, indices: Sequence[int] | NDArray[np.int64], height: int = 0) -> Batch:
         """The windows at these indices, padded to at least `height` sequences whose targets are ignored."""
-        shape = max(len(indices), height), self._block_size
-        inputs = np.full(shape, self._filler, np.int64)
-        targets = np.full(shape, IGNORE_INDEX, np.int64)
-        for place, index in enumerate(indices):
-            ids = self._stream.read(int(index) * self._block_size, self._block_size + 1)
-            inputs[place, : len(ids) - 1] = ids[:-1]
-            targets[place, : len(ids) - 1] = ids[1:]
+        count, size = len(indices), self._block_size
+        starts = np.asarray(indices, np.int64) * size
+        ids = self._stream.read_windows(starts, size + 1)
+        # One array for both: the next batch then takes its memory, where for two the system clears fresh pages each time.
+        inputs, targets = np.empty((2, max(count, height), size), np.int64)
+        inputs[:count], targets[:count] = ids[:, :-1], ids[:, 1:]
+        lengths = len(self._stream) - 1 - starts  # targets from each start to the end of the stream
+        for place in np.flatnonzero(lengths < size):
+            inputs[place, lengths[place] :], targets[place, lengths[place] :] = self._filler, IGNORE_INDEX
+        inputs[count:], targets[count:] = self._filler, IGNORE_INDEX
         return Batch(inputs, targets)
 
     def draw(self, seed: int, first: int, count: int) -> Batch:
@@ -72,20 +77,34 @@ class Windows:
         return self.read(shuffled_indices(len(self), seed, first, count))
 
 
-def shuffled_indices(size: int, seed: int, first: int, count: int) -> list[int]:
+def shuffled_indices(size: int, seed: int, first: int, count: int) -> NDArray[np.int64]:
     """Positions `first` to `first + count` of an endless order in which every epoch is a new permutation of `size` items.
 
-    A function of its arguments alone, so resuming needs no loader state.
+    A function of its arguments alone, so resuming needs no loader state, and computed for these positions alone. It is a swap-or-not
+    shuffle (Hoang, Morris and Rogaway, 2012): each round pairs the items around a random pivot, and a random bit decides for each pair
+    whether it changes places.
     """
-    return [int(_permutation(size, seed, number // size)[number % size]) for number in range(first, first + count)]
+    length = np.uint64(size)
+    epochs, items = np.divmod(np.arange(first, first + count, dtype=np.uint64), length)
+    known = range(first // size, (first + count - 1) // size + 1)  # the epochs
+    counters = np.arange(known.start * SHUFFLE_ROUNDS, known.stop * SHUFFLE_ROUNDS, dtype=np.uint64).reshape(-1, SHUFFLE_ROUNDS)
+    keys = _scramble(_scramble(np.array([seed], np.uint64) + _STRIDE) + counters * _STRIDE)  # (epochs, rounds)
+    rows = epochs - np.uint64(known.start)
+    for key, pivot in zip(keys.T, (keys % length).T, strict=True):
+        partners = (pivot[rows] + length - items) % length
+        bits = _scramble(np.maximum(items, partners) ^ key[rows]) >> np.uint64(63)
+        items = np.where(bits, partners, items)
+    return items.astype(np.int64)
+
+
+def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A hash of each value: the output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def evenly_spaced(size: int, limit: int) -> NDArray[np.int64]:
     """At most `limit` of `size` indices, evenly spaced and always the same."""
     chosen = min(limit, size)
     return np.arange(chosen, dtype=np.int64) * size // max(chosen, 1)
-
-
-@lru_cache(maxsize=2)  # a step can contain the end of one epoch and the beginning of the next
-def _permutation(size: int, seed: int, epoch: int) -> NDArray[np.uint32]:
-    return np.random.default_rng([seed, epoch]).permutation(np.arange(size, dtype=np.uint32))

@@ -16,17 +16,16 @@ TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 BATCH_ROWS = 100  # rows read at a time; few, since each may be long
 
 
-def read_parquet(path: str, columns: list[str]) -> Iterator[dict[str, bytes | None]]:
-    """The named columns of a Parquet file, as bytes, which may be invalid UTF-8."""
+def read_parquet(path: str, column: str) -> Iterator[bytes | None]:
+    """A column of a Parquet file, as bytes, which may be invalid UTF-8."""
     import pyarrow  # comes with datasets; worker processes do not need it
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            require_fields(columns, names, path)
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                yield from batch_rows(batch, columns, path)
+            require_fields([column], file.schema_arrow.names, path)
+            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+                yield from column_bytes(batch, column, path)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
@@ -52,18 +51,16 @@ def table_rows(table: Any) -> list[dict[str, Any] | None]:
         return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
 
 
-def batch_rows(batch: Any, columns: list[str], source: str) -> list[dict[str, bytes | None]]:
-    """The rows of an Arrow batch or table, as bytes."""
+def column_bytes(batch: Any, name: str, source: str) -> list[bytes | None]:
+    """A column of an Arrow batch or table, as bytes."""
     import pyarrow
 
-    texts = []
-    for name in columns:
-        column = batch.column(batch.schema.names.index(name))
-        try:
-            texts.append(column.cast(pyarrow.large_binary()).to_pylist())
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-            raise UserError(f"{source}: the field {name!r} holds {column.type}, not text") from error
-    return [dict(zip(columns, row, strict=True)) for row in zip(*texts, strict=True)]
+    column = batch.column(batch.schema.names.index(name))
+    try:
+        texts: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+        raise UserError(f"{source}: the field {name!r} holds {column.type}, not text") from error
+    return texts
 
 
 def read_json(path: str) -> Iterator[dict[str, Any]]:

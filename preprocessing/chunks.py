@@ -38,10 +38,11 @@ def read_chunks(
     while number < num_chunks:
         row = next(rows, None)
         if row is not None:
-            items += row[0]
-            size += sum(item.size for item in row[0])
+            new_items, end = row
+            for item in new_items:
+                items.append(item)
+                size += item.size
             count += 1
-            end = row[1]
         if count == CHUNK_DOCUMENTS or size >= CHUNK_BYTES or (row is None and count):
             yield Chunk(number, items, size, f"{names[start.file]}, row {start.row + 1}", end)
             items, count, size, start = [], 0, 0, end

@@ -20,21 +20,21 @@ from preprocessing.journal import ChunkRecord
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Document, open_documents, sample_text
 from preprocessing.split import text_hash
+from preprocessing.workers import prepare_workers
 from system.errors import BAD_FLAGS, UserError
 from system.files import atomic_write
 from tokens.encoders import Encoder, EncoderName, make_encoder
-from tokens.reversal import reorder
+from tokens.reversal import reorder, reorder_all
 from tokens.tokenizer import Tokenizer
 from tokens.tokenizer_training import train_tokenizer
 
-BATCH_BYTES = 16 << 20  # text that a worker encodes at once
+BATCH_BYTES = 1 << 20  # text that a worker encodes at once
 
 
 class UsableDocument(NamedTuple):
     """A document that is not skipped."""
 
-    text: str
-    size: int  # in bytes of UTF-8
+    text: bytes
     held_out: bool
 
 
@@ -57,9 +57,8 @@ class EncodeDocuments:
         ):
             for batch in self._batches(chunk, counts):
                 for writer, held_out in ((train, False), (val, True)):
-                    documents = [document for document in batch if document.held_out == held_out]
-                    ids = self._encode([reorder(document.text, self.order) for document in documents])
-                    writer.append(ids, len(documents), sum(document.size for document in documents))
+                    texts = [document.text for document in batch if document.held_out == held_out]
+                    writer.append(self._encode(texts), len(texts), sum(map(len, texts)))
             return ChunkRecord({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
 
     def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[list[UsableDocument]]:
@@ -75,7 +74,7 @@ class EncodeDocuments:
             elif not text or text.isspace():
                 counts["skipped: empty"] += 1
             else:
-                batch.append(UsableDocument(text, document.size, split_hash(document, self.split_parts) < self.held_out_below))
+                batch.append(UsableDocument(document.text, split_hash(document, self.split_parts) < self.held_out_below))
                 size += document.size
                 if size >= BATCH_BYTES:
                     yield batch
@@ -90,9 +89,9 @@ class EncodeDocuments:
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer(self.tokenizer_model)
 
-    def _encode(self, texts: list[str]) -> NDArray[np.uint16]:
+    def _encode(self, texts: list[bytes]) -> NDArray[np.uint16]:
         """The ids of all texts in one array, <|endoftext|> before each text."""
-        ids, counts = self._encoder(texts)
+        ids, counts = self._encoder(reorder_all(texts, self.order))
         starts = np.cumsum(counts) - counts
         return np.insert(ids, starts, self._tokenizer.end_of_text)
 
@@ -114,6 +113,7 @@ def document_settings(config: PreprocessConfig) -> dict[str, Any]:
 
 def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[str, Any]) -> Dataset:
     """Make the data folder, or resume where an earlier run stopped."""
+    prepare_workers()
     journal = open_journal(folder, settings)
     source = open_documents(config, journal.revision)
     # From the plan on, every chunk depends on the tokenizer in the folder; until then it is made again.

@@ -20,6 +20,7 @@ from preprocessing.journal import ChunkRecord
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Position, open_pairs
 from preprocessing.split import text_hash
+from preprocessing.workers import prepare_workers
 from system.errors import BAD_FLAGS, UserError
 from system.files import atomic_write
 from tokens.encoders import Encoder, EncoderName, make_encoder
@@ -115,6 +116,7 @@ def pair_settings(config: InstructConfig, tokenizer: Tokenizer) -> dict[str, Any
 
 def preprocess_pairs(config: InstructConfig, folder: Path, settings: dict[str, Any], tokenizer: Tokenizer) -> Dataset:
     """Make the data folder, or resume where an earlier run stopped."""
+    prepare_workers()
     journal = open_journal(folder, settings)
     if not journal.plan():
         with atomic_write(folder / "tokenizer.model") as file:

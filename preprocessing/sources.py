@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from config import InstructConfig, PreprocessConfig
 from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, find_files
 from formats.pairs import Pair, pair_fields, pair_from_row
-from formats.rows import batch_rows, cutting_place, read_json, read_parquet, read_parquet_rows, read_text, require_fields, table_rows
+from formats.rows import column_bytes, cutting_place, read_json, read_parquet, read_parquet_rows, read_text, require_fields, table_rows
 from formats.utf8 import decode_utf8, normalize_line_endings
 from preprocessing.hub import HubError, Retries, open_hub_dataset
 from preprocessing.split import text_hash
@@ -95,7 +95,7 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
 
     def read_table(table: Any, source: str) -> Iterator[list[Document]]:
         require_fields([field], table.column_names, source)
-        return (split_document(Document(row[field], False), limit) for row in batch_rows(table, [field], source))
+        return (split_document(Document(text, False), limit) for text in column_bytes(table, field, source))
 
     if config.input:
         return _local(config.input, read_local, DOCUMENT_ENDINGS)
@@ -126,7 +126,7 @@ def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
 
 def split_document(document: Document, limit: int) -> list[Document]:
     """The document with LF line endings, cut into parts of at most `limit` bytes."""
-    if document.text is None:
+    if document.text is None or (len(document.text) <= limit and b"\r" not in document.text):  # most of them
         return [document]
     text, continues, start = normalize_line_endings(document.text), document.continues, 0
     first_part_hash = document.first_part_hash
@@ -147,7 +147,7 @@ def _local(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]],
 def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
     kind = path.lower()
     if kind.endswith(".parquet"):
-        yield from (Document(row[field], False) for row in read_parquet(path, [field]))
+        yield from (Document(text, False) for text in read_parquet(path, field))
     elif kind.endswith(".txt"):
         first_part = b""
         for part, continues in read_text(path, limit):

@@ -1,8 +1,11 @@
 """Owns the worker processes, which encode chunks in parallel and end when the main process does."""
 
+import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,11 @@ from preprocessing.journal import ChunkRecord, Journal
 from system.errors import UserError, describe_os_error
 from system.signals import Stopped, StopSignals
 
+# Forking this process could hang, because it has threads, as readers do: workers are forked from a process that only imports.
+# On macOS its libraries do not survive a fork.
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+IMPORTED_ONCE = ["preprocessing.documents", "preprocessing.instruct_pairs", "gigatoken"]  # in the process that workers are forked from
+
 
 class EncodeChunk(Protocol[Item]):
     """Encodes a chunk and writes its shards into a folder; called in a worker process."""
@@ -25,9 +33,29 @@ class EncodeChunk(Protocol[Item]):
     def __call__(self, chunk: Chunk[Item], folder: Path) -> ChunkRecord: ...
 
 
+def prepare_workers() -> None:
+    """Start the process that workers are forked from, so that it imports while this process reads and trains a tokenizer."""
+    if START_METHOD != "forkserver":
+        return
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C reaches the whole group; the main process decides
+    try:
+        # Its modules are ours, not those of a folder that the command happens to be run in.
+        os.environ.update(PYTHONPATH=os.pathsep.join(path for path in sys.path if path), PYTHONSAFEPATH="1")
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], workers: int, unit: str) -> float:
     """Encode every chunk that the journal lacks, in worker processes; returns the speed in MB of text per second."""
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads, as readers do, can hang
+    context = multiprocessing.get_context(START_METHOD)
     pending: dict[Future[ChunkRecord], Chunk[Item]] = {}
     documents = sum(shard.documents for record in journal.records.values() for shards in record.shards.values() for shard in shards)
     with (

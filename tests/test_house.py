@@ -114,9 +114,10 @@ def test_files_are_short(path: Path) -> None:
 
 
 def test_worker_processes_import_nothing_heavy() -> None:
-    """Every worker imports the preprocessing script: torch and datasets would cost seconds and hundreds of megabytes."""
+    """Every worker imports the script that started it: torch and datasets would cost seconds and hundreds of megabytes."""
     heavy = "('torch', 'datasets', 'matplotlib', 'pyarrow')"
-    code = f"import sys, preprocess_xcoax, preprocess_instruct; print([name for name in {heavy} if name in sys.modules])"
+    modules = "preprocess_xcoax, preprocess_instruct, benchmark_xcoax, benchmarking.preprocessing_speed"
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

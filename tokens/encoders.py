@@ -1,8 +1,8 @@
 """Encoding many texts at once: gigatoken where it gives the ids of SentencePiece, else SentencePiece itself."""
 
 import json
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tokens.tokenizer import SPACE, Tokenizer
 
 EncoderName = Literal["gigatoken", "sentencepiece"]
-# Texts in; all their ids in one array and the number of ids of each text out.
-Encoder = Callable[[list[str]], tuple[NDArray[np.uint16], NDArray[np.int64]]]
+# Texts in, as strings or in UTF-8; all their ids in one array and the number of ids of each text out.
+Encoder = Callable[[list[str] | list[bytes]], tuple[NDArray[np.uint16], NDArray[np.int64]]]
+MEMORY_BYTES = 64 << 20  # of text, after which gigatoken's memory of the words it has met starts anew
 
 
 def make_encoder(tokenizer: Tokenizer, name: EncoderName) -> Encoder:
@@ -33,7 +34,7 @@ def choose_encoder(tokenizer: Tokenizer, texts: list[str]) -> tuple[EncoderName,
 
 
 def _sentencepiece_encoder(tokenizer: Tokenizer) -> Encoder:
-    def encode(texts: list[str]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    def encode(texts: list[str] | list[bytes]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         encoded = tokenizer.processor.encode(texts)
         counts = np.array([len(ids) for ids in encoded], dtype=np.int64)
         return np.fromiter((id for ids in encoded for id in ids), dtype=np.uint16, count=int(counts.sum())), counts
@@ -42,15 +43,20 @@ def _sentencepiece_encoder(tokenizer: Tokenizer) -> Encoder:
 
 
 def _gigatoken_encoder(tokenizer: Tokenizer) -> Encoder:
-    import awkward  # comes with gigatoken
     import gigatoken
 
-    fast = gigatoken.Tokenizer.from_json(_as_tokenizer_json(tokenizer))
+    model = _as_tokenizer_json(tokenizer)
+    fast, size = gigatoken.Tokenizer.from_json(model), 0
 
-    def encode(texts: list[str]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-        encoded = fast.encode_batch(texts, parallel=False)  # a run is already parallel: one process per worker
-        ids = awkward.to_numpy(awkward.flatten(encoded)).astype(np.uint16)
-        return ids, awkward.to_numpy(awkward.num(encoded)).astype(np.int64)
+    def encode(texts: list[str] | list[bytes]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+        nonlocal fast, size
+        size += sum(map(len, texts))
+        if size > MEMORY_BYTES:
+            fast, size = gigatoken.Tokenizer.from_json(model), 0
+        # One by one, because encode_batch forgets the words after each call, and imports awkward, which takes half a second.
+        encoded = [fast.encode(text) for text in texts]
+        counts = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        return np.concatenate([np.empty(0, np.uint16), *encoded], dtype=np.uint16, casting="unsafe"), counts
 
     return encode
 
@@ -73,7 +79,7 @@ def _as_tokenizer_json(tokenizer: Tokenizer) -> str:
     return json.dumps(
         {
             "version": "1.0",
-            "added_tokens": [],
+            "added_tokens": _line_break(tokenizer, normal),
             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             "model": {
                 "type": "BPE",
@@ -85,3 +91,11 @@ def _as_tokenizer_json(tokenizer: Tokenizer) -> str:
             },
         }
     )
+
+
+def _line_break(tokenizer: Tokenizer, normal: Iterable[str]) -> list[dict[str, Any]]:
+    """The line break, which no piece crosses, as a token of its own: gigatoken then remembers the words on both sides, not the pair."""
+    if any("\n" in piece for piece in normal):
+        return []
+    id = tokenizer.processor.piece_to_id("<0x0A>")
+    return [{"id": id, "content": "\n", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}]

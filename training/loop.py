@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from model import GPT
 from system.device import peak_flops
 from system.errors import UserError
 from system.signals import Stopped, StopSignals
-from training.loss import Loss, measure_loss
+from training.loss import BatchCopier, Loss, measure_loss
 from training.loss_curve import redraw_loss_curve
 from training.run_log import RunLog
 from training.step import Stepper, StepResult
@@ -37,6 +37,7 @@ class Trainer:
         self.signals = StopSignals("finishing this step and saving")
         self.log = RunLog(config, self.signals)
         self.stepper = Stepper(config, model, device, dtype, self.log.say)
+        self.copier = BatchCopier(device)
         self.step = self.tokens = 0
         self.resumed_step = self.saved_step = 0
         self.best_loss = math.inf
@@ -44,22 +45,22 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last step, or until a signal; then draw the loss curve."""
-        size, eval_every = self.config.sequences_per_step, self.config.eval_every
         peak = peak_flops(self.stepper.device, self.stepper.dtype)
         log = self.log.open(self.step, self.tokens, self.model.flops_per_token(), peak)
-        with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read while a step runs
-            batch = reader.submit(self.task.draw, self.step * size, size)
+        with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read and copied to the device while a step runs
+            batch = reader.submit(self.draw, self.step)
             while True:
                 is_stopping, is_last = self.signals.received is not None, self.step >= self.config.max_steps
                 is_new = self.step > self.resumed_step or self.step == 0
-                if is_new and (self.step % eval_every == 0 or is_last):
+                if is_new and (self.step % self.config.eval_every == 0 or is_last):
+                    wait([batch])  # while a sample's CUDA graph is recorded, no other thread may use the device
                     self.evaluate()
                 elif is_new and is_stopping and self.step:
                     self.read_steps()
                     self.save(LAST, math.nan)
                 if is_last or is_stopping:
                     break
-                current, batch = batch.result(), reader.submit(self.task.draw, (self.step + 1) * size, size)
+                current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
                 self.take_step(current)
                 self._follow_plan()
                 log.step(self.step, self.tokens, self.read_steps)
@@ -67,6 +68,11 @@ class Trainer:
         if self.signals.received and self.step < self.config.max_steps:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
             raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", self.signals.received)
+
+    def draw(self, step: int) -> Batch:
+        """The batch of a step, on the device."""
+        size = self.config.sequences_per_step
+        return self.copier.copy(self.task.draw(step * size, size))
 
     def take_step(self, batch: Batch) -> None:
         """Start one optimizer step."""

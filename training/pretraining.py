@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from config import TrainConfig
-from formats.batches import Batch, BatchSeries, Windows, evenly_spaced
+from formats.batches import SHUFFLE, Batch, BatchSeries, Windows, evenly_spaced
 from formats.shards import SPLITS, Dataset, open_dataset
 from model import GPT
 from sampling.engine import Engine
@@ -38,7 +38,7 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
         return text
 
     data = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
-    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, data=data)
+    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match=SHUFFLE, data=data)
 
 
 def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:

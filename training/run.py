@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from config import LoopConfig
+from formats.batches import SHUFFLE
 from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
@@ -49,6 +50,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
         changes = changed_settings(last.train_config, {name: now[name] for name in now if name in last.train_config})
         print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
+        if SHUFFLE.keys() & (task.must_match.keys() - last.must_match.keys()):  # an earlier version had one order and recorded none
+            print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
     write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
     if config.compile and not problem:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from config import FinetuneConfig
-from formats.batches import BatchSeries, evenly_spaced
+from formats.batches import SHUFFLE, BatchSeries, evenly_spaced
 from formats.checkpoint import Checkpoint
 from formats.packing import pack
 from formats.shards import SPLITS, Dataset, open_dataset
@@ -74,6 +74,7 @@ class Tuning:
             sample=self._sample,
             controls={"responses shuffled": self._batches_of(shuffled)} if len(set(prompts)) > 1 else {},
             must_match={
+                **SHUFFLE,
                 "the pretrained checkpoint": f"step {self.base.step} ({hashlib.sha256(weights).hexdigest()[:12]})",
                 "--loss-on": self.config.loss_on,
             },

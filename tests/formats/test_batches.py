@@ -38,13 +38,45 @@ def test_a_batch_depends_on_the_seed_and_its_position_alone(tmp_path: Path) -> N
     assert not np.array_equal(windows.draw(4, 0, 20).inputs, together)
 
 
+@given(size=st.integers(1, 300), seed=st.integers(0, (1 << 63) - 1), epoch=st.integers(0, 1000))
+def test_every_epoch_is_a_permutation(size: int, seed: int, epoch: int) -> None:
+    order = shuffled_indices(size, seed, epoch * size, 2 * size).tolist()
+    assert sorted(order[:size]) == sorted(order[size:]) == list(range(size))
+    assert size < 20 or order[:size] != order[size:]
+    assert size < 20 or order[:size] != shuffled_indices(size, (seed + 1) % (1 << 63), epoch * size, size).tolist()
+
+
 @given(size=st.integers(1, 30), seed=st.integers(0, 5), first=st.integers(0, 60), count=st.integers(0, 40))
-def test_shuffled_indices_are_a_new_permutation_every_epoch(size: int, seed: int, first: int, count: int) -> None:
-    order = shuffled_indices(size, seed, 0, 4 * size)
-    for epoch in range(4):
-        assert sorted(order[epoch * size : (epoch + 1) * size]) == list(range(size))
-    assert shuffled_indices(size, seed, first, count)[: max(0, 4 * size - first)] == order[first : first + count]
-    assert size < 20 or order[:size] != order[size : 2 * size]
+def test_an_index_depends_on_its_position_alone(size: int, seed: int, first: int, count: int) -> None:
+    order = shuffled_indices(size, seed, 0, first + count)
+    assert np.array_equal(shuffled_indices(size, seed, first, count), order[first:])
+
+
+def test_golden_order() -> None:
+    """Any change to these numbers changes the batches of every run: SHUFFLE must then get another name."""
+    assert shuffled_indices(10, 0, 0, 20).tolist() == [6, 0, 1, 4, 2, 3, 9, 8, 5, 7, 4, 7, 0, 3, 6, 2, 8, 5, 1, 9]
+    assert shuffled_indices(30_000_000, 7, 3 * 30_000_000 - 2, 4).tolist() == [3182438, 4748386, 26749221, 22016778]
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 10, 30_000_000, 1 << 40])
+def test_the_order_has_no_serial_correlation(size: int) -> None:
+    """Each figure is a standard normal one if the order is random."""
+    epochs = [shuffled_indices(size, seed, epoch * size, min(size, 20_000)) / size for seed in (0, 1) for epoch in (0, 1)]
+    for order in epochs:
+        for lag in (1, 2, 64):
+            assert abs(np.corrcoef(order[:-lag], order[lag:])[0, 1]) * len(order) ** 0.5 < 4
+        steps = np.bincount((np.diff(order) % 1 * 50).astype(int), minlength=50)
+        assert abs(((steps - steps.mean()) ** 2 / steps.mean()).sum() - 49) / 98**0.5 < 4
+    assert abs(np.corrcoef(epochs) - np.eye(4)).max() * len(epochs[0]) ** 0.5 < 4
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 31])
+def test_every_item_comes_as_often_in_every_place(size: int) -> None:
+    epochs = 4000
+    order = shuffled_indices(size, 0, 0, epochs * size).reshape(epochs, size)
+    counts = np.array([np.bincount(places, minlength=size) for places in order.T])
+    freedom = (size - 1) ** 2
+    assert abs(((counts - epochs / size) ** 2).sum() / (epochs / size) - freedom) / (2 * freedom) ** 0.5 < 4
 
 
 def test_validation_windows_are_evenly_spaced_and_always_the_same(tmp_path: Path) -> None:

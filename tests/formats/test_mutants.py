@@ -91,7 +91,7 @@ def readers(path: Path) -> Iterator[Callable[[], Iterable[object]]]:
     yield lambda: read_rows_or_errors(name, lambda fields: fields)
     if path.suffix == ".parquet":
         yield lambda: read_parquet_rows(name, lambda fields: fields)
-        yield from (partial(read_parquet, name, [field]) for field in ("text", "category", "binary"))
+        yield from (partial(read_parquet, name, field) for field in ("text", "category", "binary"))
     elif path.suffix == ".txt":
         yield from (partial(read_text, name, limit) for limit in (10, 1 << 20))
     else:
@@ -100,7 +100,7 @@ def readers(path: Path) -> Iterator[Callable[[], Iterable[object]]]:
 
 def read_all(read: Callable[[], Iterable[object]]) -> None:
     for row in read():
-        assert row is None or isinstance(row, dict | str | tuple)
+        assert row is None or isinstance(row, dict | str | bytes | tuple)
 
 
 @pytest.mark.parametrize("name", FILES)

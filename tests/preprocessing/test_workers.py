@@ -100,9 +100,9 @@ def test_a_killed_worker_ends_the_run_and_keeps_finished_chunks(many: tuple[Flag
     folder = tmp_path / "data"
     process = start(flags, folder)
     wait_for_first_chunk(process, folder)
-    for child in psutil.Process(process.pid).children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            child.kill()
+    server = next(child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline()))
+    for worker in server.children():
+        worker.kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert errors.count("\n") == 1

@@ -1,10 +1,13 @@
 """Word reversal loses nothing and is its own inverse."""
 
+from unittest import mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.reversal import reorder, reverse_words
+from tokens import reversal
+from tokens.reversal import reorder, reorder_all, reverse_words
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,14 @@ def test_single_spaced_text_is_reversed_as_published(words: list[str]) -> None:
 def test_reorder_reverses_only_backward_text() -> None:
     assert reorder("a b", "backward") == "b a"
     assert reorder("a b", "forward") == "a b"
+
+
+@given(
+    st.lists(st.text(alphabet=" \n\rabé日🙂", max_size=40) | st.text(st.characters(exclude_categories=["Cs"])), max_size=6),
+    st.sampled_from([1, 2, 7, 1 << 16]),
+)
+def test_many_texts_at_once_are_reversed_as_each_alone(texts: list[str], block_bytes: int) -> None:
+    with mock.patch.object(reversal, "BLOCK_BYTES", block_bytes):
+        backward = reorder_all([text.encode() for text in texts], "backward")
+    assert [text.decode() for text in backward] == [reverse_words(text) for text in texts]
+    assert reorder_all([text.encode() for text in texts], "forward") == [text.encode() for text in texts]

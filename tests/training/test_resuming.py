@@ -68,15 +68,29 @@ def test_other_data_is_refused_unless_asked_for(dataset_folder: Path, other_fold
     assert load_checkpoint(out / "best_checkpoint.pt").step == 6
 
 
-def test_a_checkpoint_of_an_earlier_version_resumes(dataset_folder: Path, tmp_path: Path) -> None:
-    """It does not know its data."""
+def test_a_checkpoint_of_an_earlier_version_resumes(dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It knows neither its data nor its order of sequences."""
     out = tmp_path / "out"
     train(dataset_folder, out)
     path = out / "last_checkpoint.pt"
     content = torch.load(path, weights_only=True)
     torch.save({**content, "identity": {}}, path)
+    assert "order of sequences" not in capsys.readouterr().out
     train(dataset_folder, out, max_steps=6)
     assert load_checkpoint(path).step == 6
+    assert capsys.readouterr().out.count("this run began in an earlier version's order of sequences") == 1
+    train(dataset_folder, out, max_steps=8)  # from here on the order is known
+    assert "order of sequences" not in capsys.readouterr().out
+
+
+def test_another_order_of_sequences_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(dataset_folder, out)
+    path = out / "last_checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "identity": {**content["identity"], "the order of sequences": "as in the files"}}, path)
+    with pytest.raises(UserError, match="the order of sequences was 'as in the files', now 'swap-or-not'"):
+        train(dataset_folder, out, max_steps=6)
 
 
 def test_bfloat16_resumes_in_float16_and_back(dataset_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Owns one run of the benchmark: the machine, then every part that is asked for, each shown as soon as it is measured."""
+
+import gc
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarking.bench import Bench
+from benchmarking.generation_speed import measure_generation
+from benchmarking.machine import measure_machine
+from benchmarking.measurement import Section
+from benchmarking.picture import draw_picture
+from benchmarking.preprocessing_speed import measure_preprocessing
+from benchmarking.report import as_table, write_figures
+from benchmarking.scoring_speed import measure_scoring
+from benchmarking.training_speed import measure_training
+from config import BenchmarkConfig, Part
+from model import GPT
+from system.device import choose_device, choose_dtype, device_name
+from system.files import lock_folder
+
+
+def _preprocessing(bench: Bench) -> Section:
+    bench.show("preprocessing, making text")
+    return measure_preprocessing(bench.config, bench.scratch, partial(bench.repeats, "preprocessing"))
+
+
+PARTS: dict[Part, Callable[[Bench], Section]] = {
+    "preprocess": _preprocessing,
+    "train": measure_training,
+    "generate": measure_generation,
+    "score": measure_scoring,
+}
+
+
+def run_benchmark(config: BenchmarkConfig) -> None:
+    """Measure, print a table for each part, write the JSON if asked for, draw the picture."""
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    folder = Path(config.out_dir)
+    with torch.device("meta"):
+        parameters = GPT(config.model).count_parameters()
+    shape = config.model
+    facts = {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dtype": str(dtype).removeprefix("torch."),
+        "shape": f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, "
+        f"{shape.vocab_size:,} ids",
+        "parameters": parameters,
+        "repeats": config.repeats,
+    }
+    title = (
+        f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, {facts['dtype']}\n"
+        f"{facts['shape']}; {parameters / 1e6:.1f} M parameters, random weights"
+    )
+    print(f"{title}; medians of --repeats {config.repeats}, in brackets their range\n")
+    if config.json:
+        Path(config.json).parent.mkdir(parents=True, exist_ok=True)
+    sections: list[Section] = []
+    with (
+        lock_folder(folder, "--out-dir"),
+        tqdm(total=(1 + len(config.parts)) * config.repeats, unit=" repeats", disable=None, dynamic_ncols=True) as progress,
+    ):
+        scratch = folder / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+        scratch.mkdir()
+        bench = Bench(config, device, dtype, scratch, progress)
+        try:
+            for measure in (measure_machine, *(PARTS[part] for part in dict.fromkeys(config.parts))):
+                sections.append(measure(bench))
+                gc.collect()  # compiled models are part of cycles and hold gigabytes
+                tqdm.write(as_table(sections[-1]))
+                if config.json:
+                    write_figures(Path(config.json), facts, sections)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    print(f"drew {draw_picture(folder, title, sections)}" + (f", wrote {config.json}" if config.json else ""))
