@@ -282,7 +282,7 @@ class BenchmarkConfig:
     train: tyro.conf.Suppress[TrainConfig] = field(default_factory=TrainConfig)  # the preset's recipe
     parts: tuple[Part, ...] = ("preprocess", "train", "generate", "score")  # Stages to measure.
     repeats: int = 3  # Measurements of each figure; the tables show their median and range.
-    workers: int = SourceConfig.workers  # Processes of preprocessing.
+    workers: int = field(default_factory=usable_processors)  # Processes of preprocessing.
     text_mb: float = 30.0  # MB of made-up text to preprocess, for each worker; a longer run takes it three times.
     batch_size: int = 0  # Sequences in a training step; 0: those of the preset, but on a CPU one micro-batch of them.
     optimizer: Literal["adamw", "muon"] = "adamw"  # Optimizer of the training step; the yardstick always uses AdamW.
