@@ -1,13 +1,17 @@
 # make demo: a toy model from scratch, in minutes.
+# make gpu: tests, benchmark and ten minutes of training on this machine's GPU; with DATA=folder on the token shards in it.
 # make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo gpu test test-long lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
+
+gpu: .venv/installed-dev
+	$(BIN)/python gpu_xcoax.py $(if $(DATA),--data-dir $(DATA))
 
 # One torch thread per process: more would wait for each other.
 test: .venv/installed-dev lint

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from config import IGNORE_INDEX
 from formats.batches import Batch
 from model import GPT
-from system.device import autocast
+from system.device import autocast, send
 
 
 class Loss(NamedTuple):
@@ -66,8 +66,7 @@ def batch_to_device(batch: Batch, device: torch.device) -> list[torch.Tensor]:
 
 def _copy(batch: Batch, device: torch.device) -> list[torch.Tensor]:
     arrays = [array for array in (batch.inputs, batch.targets, batch.segment_ids) if array is not None]
-    tensors = [torch.from_numpy(array) for array in arrays]
-    return [tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device) for tensor in tensors]
+    return [send(torch.from_numpy(array), device) for array in arrays]
 
 
 @torch.no_grad()
