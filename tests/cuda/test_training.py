@@ -20,7 +20,7 @@ from training.metrics import read_metrics
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BATCH = 8
 LARGE_SHAPE = dataclasses.replace(SHAPE, n_layer=4, n_embed=256)  # hundreds of megabytes of activations in a large batch
-LARGE_BATCH = 64
+LARGE_BATCH = 128
 
 
 def batch_of(number: int, rows: int = BATCH) -> Batch:
@@ -145,4 +145,4 @@ def test_a_resumed_run_continues_like_an_uninterrupted_one(first: str, dtype: to
     run(tmp_path / "halves", 10, "cuda")
     losses = [[row["loss"] for row in read_metrics(tmp_path / name) if "loss" in row] for name in ("whole", "halves")]
     assert len(losses[0]) == 10
-    assert losses[1] == pytest.approx(losses[0], rel=0.01 if first == "cuda" else 0.1)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02 if first == "cuda" else 0.1)
