@@ -1,13 +1,17 @@
 # make demo: a toy model from scratch, in minutes.
+# make benchmark: how fast every stage is on this machine; about ten minutes on two CPU cores, for the published shape.
 # make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo benchmark test test-long lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
+
+benchmark: .venv/installed
+	$(BIN)/python benchmark_xcoax.py
 
 # One torch thread per process: more would wait for each other.
 test: .venv/installed-dev lint
