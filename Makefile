@@ -1,14 +1,18 @@
 # make demo: a toy model from scratch, in minutes.
+# make benchmark: how fast every stage is on this machine; about ten minutes on two CPU cores, for the published shape.
 # make gpu: tests, benchmark and ten minutes of training on this machine's GPU; with DATA=folder on the token shards in it.
 # make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo gpu test test-long lint format clean
+.PHONY: demo benchmark gpu test test-long lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
+
+benchmark: .venv/installed
+	$(BIN)/python benchmark_xcoax.py
 
 gpu: .venv/installed-dev
 	$(BIN)/python gpu_xcoax.py $(if $(DATA),--data-dir $(DATA))

@@ -50,6 +50,11 @@ class Bench:
         return dataclasses.replace(loop, batch_size=first_micro_batch(loop, model, self.device), grad_accum=1)
 
     @property
+    def flops_unit(self) -> tuple[str, float]:
+        """The unit of arithmetic that reads well on this device, and how many operations per second it is."""
+        return ("TFLOP/s", 1e12) if self.device.type == "cuda" else ("GFLOP/s", 1e9)
+
+    @property
     def dtype_name(self) -> str:
         return short_name(self.dtype)
 

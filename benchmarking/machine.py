@@ -33,13 +33,14 @@ def measure_machine(bench: Bench) -> Section:
     with torch.device("meta"):
         model = GPT(shape)
     rows = first_micro_batch(bench.loop, model, device) * shape.block_size
+    unit, operations = bench.flops_unit
     work: dict[str, tuple[str, float, Repeated]] = {}  # by name: unit, amount of it in a call, the call
     for outputs, inputs in sorted({tuple(matrix.shape) for matrix in (*matrices_to_train(model), model.output_matrix)}):
         x, matrix = (torch.randn(size, inputs, device=device).to(bench.dtype) for size in (rows, outputs))
         result = torch.empty(rows, outputs, device=device, dtype=bench.dtype)
         name = f"product of {rows:,} × {inputs:,} and {inputs:,} × {outputs:,}, {bench.dtype_name}"
         multiply = partial(torch.mm, x, matrix.t(), out=result)
-        work[name] = "TFLOP/s", 2 * rows * inputs * outputs / 1e12, Repeated(multiply, device, as_graph=True)
+        work[name] = unit, 2 * rows * inputs * outputs / operations, Repeated(multiply, device, as_graph=True)
     for name, dtype, int8 in inference_dtypes(bench):
         prepared = inference_model(shape, dtype, int8, device)
         size = inference_bytes(prepared) / 1e9

@@ -1,5 +1,6 @@
 """Owns one run of the benchmark: the machine, then every part that is asked for, each shown as soon as it is measured."""
 
+import dataclasses
 import gc
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarking.bench import Bench
+from benchmarking.bench import Bench, short_name
 from benchmarking.generation_speed import measure_generation
 from benchmarking.machine import measure_machine
 from benchmarking.measurement import Section
@@ -44,20 +45,19 @@ def run_benchmark(config: BenchmarkConfig) -> None:
     folder = Path(config.out_dir)
     with torch.device("meta"):
         parameters = GPT(config.model).count_parameters()
-    shape = config.model
+    shape, threads = config.model, torch.get_num_threads()
     facts = {
         "device": device_name(device),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "torch": torch.__version__,
-        "dtype": str(dtype).removeprefix("torch."),
-        "shape": f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, "
-        f"{shape.vocab_size:,} ids",
+        "dtype": short_name(dtype),
         "parameters": parameters,
-        "repeats": config.repeats,
+        "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "train"},
     }
     title = (
-        f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, {facts['dtype']}\n"
-        f"{facts['shape']}; {parameters / 1e6:.1f} M parameters, random weights"
+        f"{facts['device']}, {threads} CPU thread{'s' if threads > 1 else ''}, torch {facts['torch']}, {facts['dtype']}\n"
+        f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, {shape.vocab_size:,} ids; "
+        f"{parameters / 1e6:.1f} M parameters, random weights"
     )
     print(f"{title}; medians of --repeats {config.repeats}, in brackets their range\n")
     if config.json:
@@ -67,7 +67,7 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         lock_folder(folder, "--out-dir"),
         tqdm(total=(1 + len(config.parts)) * config.repeats, unit=" repeats", disable=None, dynamic_ncols=True) as progress,
     ):
-        scratch = folder / "scratch"
+        scratch = folder / ".benchmark-scratch"
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir()
         bench = Bench(config, device, dtype, scratch, progress)

@@ -1,5 +1,6 @@
 """Owns the speed of training: steps of the real Stepper, eager and compiled, beside their matrix products and beside the yardstick."""
 
+import contextlib
 import math
 import resource
 import sys
@@ -7,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -143,7 +145,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
     problem = compile_problem(device) if config.compile else "--no-compile"
     modes = (False,) if problem else (False, True)
     variants: list[Variant] = [(who, compiled) for compiled in modes for who in ("ours", "yardstick")]
-    before = _process_bytes()
+    before = _reset_process_bytes()
     steps = _warm_up(bench, contest, variants[:1])
     process_bytes = _process_bytes()  # of ours alone
     steps |= _warm_up(bench, contest, variants[1:])
@@ -168,10 +170,11 @@ def _measure(bench: Bench, contest: Contest) -> Section:
             memory[variant].append(peak and peak + contest.held_bytes(variant[0]))
 
     flops, peak_rate = contest.model.flops_per_token(), peak_flops(device, bench.dtype)
+    unit, operations = bench.flops_unit
     details: dict[str, dict[str, float]] = {}
     for variant in variants:
         rate = median(rates[variant])
-        row = {"TFLOP/s": rate * flops / 1e12} if variant[0] == "ours" else {}
+        row = {unit: rate * flops / operations} if variant[0] == "ours" else {}
         if peak_rate and row:
             row["% of the data sheet"] = 100 * rate * flops / peak_rate
         if peak := max(memory[variant]):
@@ -192,7 +195,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
         ],
         [
             "Bound: the matrix products of the step alone. Yardstick: nanoGPT's architecture and step, same shape, batch and dtype.",
-            f"A micro-batch has {contest.stepper.micro_batch} sequences, the yardstick's {contest.yardstick.micro_batch}. "
+            f"Sequences in a micro-batch: {contest.stepper.micro_batch}, the yardstick's {contest.yardstick.micro_batch}. "
             f"Reading a batch takes {1000 * median(read_seconds):.3g} ms, while the step before runs; "
             "the time under data is what a step waits for it. Ours computes the gradients of the logits in the forward pass.",
             *([f"Compiled: left out ({problem})."] if problem else []),
@@ -226,6 +229,13 @@ def _with_peak(run: Callable[[], dict[str, float]], device: torch.device) -> tup
     return found, torch.cuda.max_memory_allocated() - before
 
 
+def _reset_process_bytes() -> int:
+    """Let the count of the most memory begin anew, which only Linux can; returns what it has reached."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _process_bytes()
+
+
 def _process_bytes() -> int:
-    """The most memory that this process had at any time so far."""
+    """The most memory that this process had at any time since the count began."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
