@@ -262,6 +262,7 @@ class GPT(nn.Module):
         states = self.hidden_states(ids, cos, sin, mask)
         if targets is None:
             return self.logits(states)
+        assert self.output_matrix.is_floating_point(), "int8 weights have logits only"
         states, gradients = states.flatten(0, 1), torch.is_grad_enabled()
         loss: Tensor = _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients)  # type: ignore[no-untyped-call]
         return loss
