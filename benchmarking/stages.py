@@ -27,7 +27,7 @@ class Stage:
     def describe_end(self) -> str:
         """Why it has not finished its work; empty if it has."""
         if self.is_cut:
-            return f"stopped at its limit of {self.seconds:.0f} s"
+            return f"`{self.command.partition(' --')[0]}` was stopped after {self.seconds:.0f} s"
         last = next((line.strip() for line in reversed(self.output.splitlines()) if re.search(r"\w", line)), "no output")
         return f"failed with exit code {self.exit_code}: {last}" if self.exit_code else ""
 
@@ -37,6 +37,8 @@ def run_stage(title: str, arguments: Sequence[str], limit_seconds: float) -> Sta
     command = f"python {' '.join(arguments)}"
     print(f"\n{title}\n$ {command}")
     started = time.monotonic()
+    # In the background of a shell Ctrl-C is ignored, and the stage would inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
@@ -46,6 +48,7 @@ def run_stage(title: str, arguments: Sequence[str], limit_seconds: float) -> Sta
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         process_group=0,  # its own processes end with it
     )
+    signal.signal(signal.SIGINT, handler)
 
     def send(number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

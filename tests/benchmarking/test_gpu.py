@@ -83,7 +83,7 @@ def test_stages_that_left_nothing_are_named_with_their_reason(tmp_path: Path) ->
         "training": read_training(tmp_path, broken),
     }
     assert problems_of(report) == [
-        "tests: stopped at its limit of 360 s",
+        "tests: `python -m pytest` was stopped after 360 s",
         "benchmark: failed with exit code 2: script.py: no such flag",
         "training: failed with exit code 2: script.py: no such flag",
     ]
