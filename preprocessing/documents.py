@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,6 @@ from tokens.tokenizer_training import train_tokenizer
 BATCH_BYTES = 1 << 20  # text that a worker encodes at once
 
 
-class UsableDocument(NamedTuple):
-    """A document that is not skipped."""
-
-    text: bytes
-    held_out: bool
-
-
 @dataclass(frozen=True)
 class EncodeDocuments:
     """Shuffles, reverses and encodes the documents of a chunk, and writes a training and a validation shard. Sent to worker processes."""
@@ -56,15 +49,15 @@ class EncodeDocuments:
             ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
         ):
             for batch in self._batches(chunk, counts):
-                for writer, held_out in ((train, False), (val, True)):
-                    texts = [document.text for document in batch if document.held_out == held_out]
+                for writer, texts in zip((train, val), batch, strict=True):
                     writer.append(self._encode(texts), len(texts), sum(map(len, texts)))
             return ChunkRecord({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
 
-    def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[list[UsableDocument]]:
-        batch: list[UsableDocument] = []
+    def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The texts that are not skipped, in the order of the shards: those for training and those held out."""
+        batch: tuple[list[bytes], list[bytes]] = [], []
         size = 0
-        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items)):
+        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items)).tolist():
             document = chunk.items[index]
             text = decode_utf8(document.text)
             if document.text is None:
@@ -74,11 +67,11 @@ class EncodeDocuments:
             elif not text or text.isspace():
                 counts["skipped: empty"] += 1
             else:
-                batch.append(UsableDocument(document.text, split_hash(document, self.split_parts) < self.held_out_below))
-                size += document.size
+                batch[split_hash(document, self.split_parts) < self.held_out_below].append(document.text)
+                size += len(document.text)
                 if size >= BATCH_BYTES:
                     yield batch
-                    batch, size = [], 0
+                    batch, size = ([], []), 0
         yield batch
 
     @cached_property

@@ -46,13 +46,13 @@ def _gigatoken_encoder(tokenizer: Tokenizer) -> Encoder:
     import gigatoken
 
     model = _as_tokenizer_json(tokenizer)
-    fast, size = gigatoken.Tokenizer.from_json(model), 0
+    fast, size = gigatoken.Tokenizer.from_json(model).backend, 0
 
     def encode(texts: list[str] | list[bytes]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         nonlocal fast, size
         size += sum(map(len, texts))
         if size > MEMORY_BYTES:
-            fast, size = gigatoken.Tokenizer.from_json(model), 0
+            fast, size = gigatoken.Tokenizer.from_json(model).backend, 0
         # One by one, because encode_batch forgets the words after each call, and imports awkward, which takes half a second.
         encoded = [fast.encode(text) for text in texts]
         counts = np.array([len(ids) for ids in encoded], dtype=np.int64)

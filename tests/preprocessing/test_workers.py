@@ -66,6 +66,16 @@ def test_the_number_of_workers_changes_no_byte(many: tuple[Flags, Path], tmp_pat
     assert contents(tmp_path / "data") == contents(whole)
 
 
+def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    """Its modules may have our names, as those of another version of this project do."""
+    source = write_jsonl(tmp_path / "documents.jsonl", make_documents(50))
+    for module in ("preprocessing/__init__.py", "gigatoken.py", "numpy.py"):
+        (tmp_path / module).parent.mkdir(exist_ok=True)
+        (tmp_path / module).write_text("raise SystemExit('imported from the current folder')")
+    result = run_script("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "data", "--vocab-size", 400, cwd=tmp_path)
+    assert result.returncode == 0 and "current folder" not in result.stderr, result.stderr
+
+
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_folder_that_resumes(
     many: tuple[Flags, Path], tmp_path: Path, signal_number: signal.Signals, exit_code: int

@@ -1,6 +1,7 @@
 """Encoders: gigatoken gives the ids of SentencePiece, and is used only where it does."""
 
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from tokens.tokenizer import Tokenizer
 
 
 @settings(max_examples=200)
-@given(texts=st.lists(FORGING_TEXTS, max_size=5))
-def test_both_libraries_give_the_same_ids(tokenizer: Tokenizer, texts: list[str]) -> None:
+@given(texts=st.lists(FORGING_TEXTS, max_size=5), memory_bytes=st.sampled_from([0, 50, 1 << 20]))
+def test_both_libraries_give_the_same_ids(tokenizer: Tokenizer, texts: list[str], memory_bytes: int) -> None:
     texts += [reverse_words(text) for text in texts]
-    fast_ids, fast_counts = make_encoder(tokenizer, "gigatoken")(texts)
     true_ids, true_counts = make_encoder(tokenizer, "sentencepiece")(texts)
+    with mock.patch.object(encoders, "MEMORY_BYTES", memory_bytes):
+        encode = make_encoder(tokenizer, "gigatoken")
+        encode([text.encode() for text in texts[1:]])  # it remembers words
+        fast_ids, fast_counts = encode(texts)
     assert fast_ids.tolist() == true_ids.tolist()
     assert fast_counts.tolist() == true_counts.tolist()
 
