@@ -74,6 +74,7 @@ class Repeated:
 
     def __init__(self, work: Callable[[], object], device: torch.device, as_graph: bool = False) -> None:
         self._clock = Clock(device)
+        self._tensors = work  # a graph does not keep the memory alive that it reads and writes
         self._work = _as_graph(work) if as_graph and device.type == "cuda" else work
         self._calls = 1
         first = self.seconds()

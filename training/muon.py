@@ -51,23 +51,22 @@ class Muon(torch.optim.Optimizer):
         """One update of every matrix that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            same_shape: dict[torch.Size, list[torch.nn.Parameter]] = defaultdict(list)
+            same_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     same_shape[matrix.shape].append(matrix)
             for shape, matrices in same_shape.items():
-                directions = orthogonalize(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                directions = orthogonalize(torch.stack(self._momenta(matrices)))
                 size = ADAMW_UPDATE_SIZE * math.sqrt(max(shape))
-                for matrix, direction in zip(matrices, directions, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(direction, alpha=-group["lr"] * size)
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, directions.unbind(), alpha=-group["lr"] * size)
 
-    def _momentum(self, matrix: torch.nn.Parameter) -> Tensor:
-        """The running mean of the gradients including this one, looking one step ahead (Nesterov)."""
-        assert matrix.grad is not None
-        state = self.state[matrix]
-        if not state:
-            state["momentum"] = torch.zeros_like(matrix)
-        state["momentum"].lerp_(matrix.grad, 1 - MOMENTUM)
-        ahead: Tensor = torch.lerp(matrix.grad, state["momentum"], MOMENTUM)
-        return ahead
+    def _momenta(self, matrices: list[Tensor]) -> tuple[Tensor, ...]:
+        """For each matrix the running mean of its gradients including this one, looking one step ahead (Nesterov)."""
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them have one
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return torch._foreach_lerp(gradients, momenta, MOMENTUM)
