@@ -140,10 +140,12 @@ class LoopConfig:
     hours: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Train for this long instead; the steps are planned.
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest; try --lr 3e-3.
     lr: float = 3e-4  # Peak learning rate.
+    adamw_lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # With muon: that of the rest, by default the same.
     min_lr_share: float = 0.1  # Learning rate at the end, as a share of the peak.
     warmup_steps: int = 500  # Steps over which the learning rate rises from zero.
     schedule: Literal["cosine", "wsd"] = "cosine"  # After the warmup: a cosine, or constant and then a linear cooldown (wsd).
     cooldown_share: float = 0.4  # Share of the steps in the cooldown of wsd.
+    momentum: float = 0.95  # Muon's.
     beta1: float = 0.9  # AdamW's first decay.
     beta2: float = 0.95  # AdamW's second decay.
     weight_decay: float = 0.1  # On matrices only.
@@ -163,10 +165,11 @@ class LoopConfig:
     def check(self) -> None:
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
         require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
+        require(self.adamw_lr is None or self.adamw_lr > 0, f"--adamw-lr {self.adamw_lr}: above 0")
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
-        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+        for name, value in (("momentum", self.momentum), ("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
         require(0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
-MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5
 # The quintic a x + b x^3 + c x^5 raises small singular values as fast as possible. It does not converge to 1 but leaves
 # them between about 0.7 and 1.2, which trains equally well.
@@ -42,9 +41,9 @@ class Muon(torch.optim.Optimizer):
     Not torch.optim.Muon, which processes one matrix at a time, in bfloat16 on any device.
     """
 
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
         assert all(matrix.dim() == 2 for matrix in matrices)
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch declares two overloads
@@ -56,17 +55,17 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     same_shape[matrix.shape].append(matrix)
             for shape, matrices in same_shape.items():
-                directions = orthogonalize(torch.stack(self._momenta(matrices)))
+                directions = orthogonalize(torch.stack(self._momenta(matrices, group["momentum"])))
                 size = ADAMW_UPDATE_SIZE * math.sqrt(max(shape))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(matrices, directions.unbind(), alpha=-group["lr"] * size)
 
-    def _momenta(self, matrices: list[Tensor]) -> tuple[Tensor, ...]:
+    def _momenta(self, matrices: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
         """For each matrix the running mean of its gradients including this one, looking one step ahead (Nesterov)."""
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them have one
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum"] = torch.zeros_like(matrix)
         momenta = [self.state[matrix]["momentum"] for matrix in matrices]
-        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        return torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, momenta, momentum)

@@ -18,8 +18,9 @@ class Optimizers:
     (scaler.step(optimizer) would skip only the optimizer whose gradients overflowed and let the other one step.)
     """
 
-    def __init__(self, named: dict[str, torch.optim.Optimizer]) -> None:
+    def __init__(self, named: dict[str, torch.optim.Optimizer], adamw_share: float = 1.0) -> None:
         self.named = named
+        self._adamw_share = adamw_share  # AdamW's learning rate as a share of the learning rate
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -30,8 +31,9 @@ class Optimizers:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def set_learning_rate(self, lr: float) -> None:
-        for group in self.param_groups:
-            group["lr"] = lr
+        for name, optimizer in self.named.items():
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (self._adamw_share if name == "adamw" else 1.0)
 
     def step(self) -> None:
         for optimizer in self.optimizers:
@@ -72,5 +74,6 @@ def make_optimizer(model: GPT, config: LoopConfig, device_type: str) -> Optimize
     )
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": adamw}
     if hidden:
-        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay)
-    return Optimizers(optimizers)
+        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay, config.momentum)
+    share = config.adamw_lr / config.lr if hidden and config.adamw_lr else 1.0
+    return Optimizers(optimizers, share)

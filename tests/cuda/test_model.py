@@ -105,6 +105,23 @@ def test_packed_examples_have_the_loss_of_single_ones(is_compiled: bool) -> None
         assert float(model(inputs, targets, segments(lengths))) == pytest.approx(alone, rel=1e-4)
 
 
+def test_packed_examples_of_a_real_shape() -> None:
+    """Heads of 64 channels and full batches: FlexAttention chooses its kernels by such sizes. Evaluated, then trained on."""
+    shape = {"n_head": 5, "n_embed": 320, "block_size": 512}
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(SHAPE.vocab_size, (32, 513), generator=generator).to(DEVICE)
+    ends = torch.rand(32, 512, generator=generator) < 1 / 100
+    batch = [ids[:, :-1], ids[:, 1:].contiguous(), ends.cumsum(1).to(DEVICE)]
+    compiled, eager = (random_model(**shape) for _ in range(2))
+    compiled.compile(dynamic=False)
+    for model in (compiled, eager):
+        model.eval()
+    with torch.no_grad(), autocast(DEVICE, torch.bfloat16):
+        assert float(compiled(*batch)) == pytest.approx(float(eager(*batch)), rel=0.01)
+    assert backward(compiled, torch.bfloat16, *batch) == pytest.approx(backward(eager, torch.bfloat16, *batch), rel=0.01)
+    assert_gradients_are_near(compiled, eager, TOLERANCE[torch.bfloat16])
+
+
 def test_compiled_packed_examples_use_flex_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """With dropout, which it has not, the dense mask stays."""
     answers: list[bool] = []

@@ -40,12 +40,15 @@ def test_newton_schulz_treats_each_matrix_of_a_stack_alone() -> None:
     assert not results[4].any()  # zero stays zero: at the first step the zero output matrices let no gradient through
 
 
-@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
-def test_muon_agrees_with_torch(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("shape", "momentum"), [((24, 40), 0.95), ((40, 24), 0.8), ((32, 32), 0.0)])
+def test_muon_agrees_with_torch(shape: tuple[int, int], momentum: float) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    muons = [Muon([ours], 0.1, 0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")]
+    muons = [
+        Muon([ours], 0.1, 0.1, momentum),
+        torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1, momentum=momentum, adjust_lr_fn="match_rms_adamw"),
+    ]
     for _ in range(3):
         ours.grad = torch.randn(shape, generator=generator)
         theirs.grad = ours.grad.clone()
@@ -61,5 +64,5 @@ def test_muon_moves_entries_as_far_as_adamw() -> None:
     for shape in ((64, 64), (64, 256), (256, 64)):
         matrix = torch.nn.Parameter(torch.zeros(shape))
         matrix.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        Muon([matrix], lr=1.0, weight_decay=0.0).step()
+        Muon([matrix], lr=1.0, weight_decay=0.0, momentum=0.95).step()
         assert 0.15 < matrix.square().mean().sqrt() < 0.25

@@ -71,6 +71,16 @@ def test_matrices_decay_and_vectors_do_not(optimizer: Name) -> None:
 
 
 @pytest.mark.parametrize("optimizer", NAMES)
+@pytest.mark.parametrize("adamw_lr", [None, 0.2])
+def test_beside_muon_adamw_has_a_rate_of_its_own(optimizer: Name, adamw_lr: float | None) -> None:
+    config = TrainConfig(model=TINY, optimizer=optimizer, lr=0.1, adamw_lr=adamw_lr)
+    optimizers = make_optimizer(GPT(TINY), config, "cpu")
+    optimizers.set_learning_rate(0.05)  # half the peak
+    rates = {name: {group["lr"] for group in of_one.param_groups} for name, of_one in optimizers.named.items()}
+    assert rates == ({"adamw": {0.1 if adamw_lr else 0.05}, "muon": {0.05}} if optimizer == "muon" else {"adamw": {0.05}})
+
+
+@pytest.mark.parametrize("optimizer", NAMES)
 def test_a_restored_run_ends_with_the_same_bits(optimizer: Name) -> None:
     gpt, optimizers = tiny_run(optimizer)
     train(gpt, optimizers, range(5))

@@ -1,0 +1,1 @@
+"""Experiments: which recipe reaches a loss with the fewest tokens and seconds."""

@@ -1,0 +1,75 @@
+"""The experiment: recipes are flags that exist, places on a curve are right, and a whole run compares two recipes."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.recipes import CONTEXT, PUBLISHED, RECIPES, flags_of
+from experiments.tokens_to_loss import Run, as_table
+from presets import TRAIN_PRESETS
+from system.command_line import read_flags
+from tests.conftest import ROOT
+
+LOSSES = st.lists(st.floats(1, 10), min_size=2, max_size=8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_flags_that_exist_and_trains_for_its_tokens(recipe: str) -> None:
+    config = read_flags(TRAIN_PRESETS, "", flags_of(recipe, 800 * 4096, 20))
+    assert config.max_steps * config.sequences_per_step * config.model.block_size == 800 * 4096
+    assert config.model.block_size == CONTEXT
+    assert config.optimizer == ("adamw" if recipe.startswith("published") or recipe == "fast-muon" else "muon")
+
+
+def test_the_fast_recipe_is_that_of_the_fast_presets() -> None:
+    """Whose rates fall with the root of the width: that of xcoax is four times 256."""
+    config = dataclasses.asdict(read_flags(TRAIN_PRESETS, "", flags_of("fast", 4096, 1)))
+    preset = dataclasses.asdict(TRAIN_PRESETS["xcoax-fast"])
+    assert config["lr"] == 2 * preset["lr"]
+    assert config["adamw_lr"] == 2 * preset["adamw_lr"]
+    same = ("optimizer", "momentum", "beta1", "beta2", "min_lr_share", "schedule", "cooldown_share", "weight_decay", "grad_clip")
+    assert {name: config[name] for name in same} == {name: preset[name] for name in same}
+    published = dataclasses.asdict(TRAIN_PRESETS["xcoax"])
+    for name in ("optimizer", "schedule", "min-lr-share", "beta2"):
+        assert PUBLISHED[name] == str(published[name.replace("-", "_")])
+
+
+@given(LOSSES, st.floats(1, 10))
+def test_a_loss_is_reached_where_the_curve_first_crosses_it(losses: list[float], goal: float) -> None:
+    run = Run(tuple(range(len(losses))), tuple(10.0 * place for place in range(len(losses))), tuple(losses))
+    if losses[0] <= goal:
+        return
+    place = run.first_at(goal, run.tokens)
+    if min(losses) > goal:
+        assert place is None
+    else:
+        assert place is not None
+        before = int(place) if place % 1 else int(place) - 1
+        assert all(loss > goal for loss in losses[: before + 1])
+        assert losses[before] + (losses[before + 1] - losses[before]) * (place - before) == pytest.approx(goal)
+        assert run.first_at(goal, run.seconds) == pytest.approx(10 * place)
+
+
+def test_the_table_compares_with_the_first_recipe() -> None:
+    slow = [Run((0, 100), (0.0, 50.0), (9.0, 5.0)), Run((0, 100), (0.0, 50.0), (9.0, 5.2))]
+    fast = [Run((0, 40), (0.0, 30.0), (9.0, 5.1)), Run((0, 40), (0.0, 30.0), (9.0, 4.9))]
+    table = as_table({"published": slow, "fast": fast})
+    assert "| published | 100 | 5.000 5.200 | not reached | not reached |" in table  # one seed ends above the mean
+    assert "| fast | 40 | 5.100 4.900 | 0.39 | 0.59 |" in table
+    assert "Largest difference between two seeds of one recipe: 0.200" in table
+
+
+def test_a_whole_run(dataset_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.tokens_to_loss", "--data-dir", dataset_folder, "--out-dir", tmp_path]
+    small = ["--shape", "1x64", "--tokens", "16384", "--seeds", "0", "--recipes", "published", "fast"]
+    for _ in range(2):  # the second time the runs are only read
+        result = subprocess.run([*map(str, command), *small], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "| fast | 6,144 |" in result.stdout
+    assert "is already at step 4 of 4" in result.stdout
+    assert (tmp_path / "tokens_to_loss.png").stat().st_size > 10_000
