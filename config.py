@@ -134,8 +134,8 @@ class LoopConfig:
 
     out_dir: str  # Folder for checkpoints, metrics.jsonl and loss.png.
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    batch_size: int = 64  # Sequences in a micro-batch; halved automatically if they do not fit on the GPU.
-    grad_accum: int = 4  # Micro-batches in a step.
+    batch_size: int = 64  # Sequences in a forward pass: halved until they fit on a GPU, fewer on a CPU.
+    grad_accum: int = 4  # A step has --batch-size times as many sequences.
     max_steps: int = 20_000  # Optimizer steps.
     hours: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Train for this long instead; the steps are planned.
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest; try --lr 3e-3.
@@ -207,8 +207,8 @@ class FinetuneConfig(LoopConfig):
     epochs: float = 3.0  # Passes over the pairs.
     max_steps: tyro.conf.Suppress[int] = 1  # Computed from the epochs.
     loss_on: Literal["instruction", "all"] = "instruction"  # Tokens in the loss: the instruction and its end, or the response too.
-    batch_size: int = 32  # Sequences of packed pairs in a micro-batch; halved automatically if they do not fit on the GPU.
-    grad_accum: int = 1  # Micro-batches in a step.
+    batch_size: int = 32  # Sequences of packed pairs in a forward pass: halved until they fit on a GPU, fewer on a CPU.
+    grad_accum: int = 1  # A step has --batch-size times as many sequences.
     lr: float = 1e-4  # Peak learning rate.
     warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all steps.
     eval_every: int = 200  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.

@@ -32,7 +32,7 @@ def main() -> None:
         return
     base = load_checkpoint(Path(config.model_path))
     tuning = Tuning(config, base, open_tuning_data(config, base))
-    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try --checkpoint-activations, or a smaller model"):
+    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try a smaller model, or --device cpu"):
         run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
 
 

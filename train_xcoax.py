@@ -30,7 +30,7 @@ def main() -> None:
         return
     dataset, tokenizer = open_training_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
-    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try --checkpoint-activations, or a smaller model"):
+    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try a smaller model, or --device cpu"):
         task = pretraining_task(config, dataset, tokenizer)
         run_training(config, task, lambda: GPT(config.model), "--max-steps", describe_data(config, dataset))
 

@@ -28,6 +28,7 @@ LAST = "last_checkpoint.pt"
 UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
 PLAN = "plan"  # there too, of a run that was given hours
+SECONDS = "seconds"  # there too, since a version that measures them
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             step=content["step"],
             tokens=content["tokens"],
             val_loss=content["val_loss"],
-            resume_state={name: content[name] for name in RESUMING} | {PLAN: content.get(PLAN)} if RESUMING[0] in content else None,
+            resume_state=_resume_state(content),
         )
         _check_contents(checkpoint)
     # All that a foreign or damaged file can raise: refusals of the unpickler, a broken archive, unexpected contents.
@@ -145,6 +146,13 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             f"{_way_out(path, stage)}"
         ) from error
     return checkpoint
+
+
+def _resume_state(content: dict[str, Any]) -> dict[str, Any] | None:
+    """What resuming needs, in a last checkpoint."""
+    if RESUMING[0] not in content:
+        return None
+    return {name: content[name] for name in RESUMING} | {name: content.get(name) for name in (PLAN, SECONDS)}
 
 
 def _check_archive(path: Path) -> None:

@@ -44,7 +44,7 @@ class TokenStream:
             file = os.open(self._paths[shard], os.O_RDONLY)
             try:
                 for _, offset, place, length in pieces:
-                    if os.preadv(file, [buffer[place : place + length]], offset * ID_DTYPE.itemsize) != length * ID_DTYPE.itemsize:
+                    if not _read_into(file, buffer[place : place + length].cast("B"), offset * ID_DTYPE.itemsize):
                         expected = int(self._starts[shard + 1] - self._starts[shard]) * ID_DTYPE.itemsize
                         raise self._damaged(shard, f"it has {os.fstat(file).st_size:,} bytes instead of {expected:,}")
             except OSError as error:
@@ -73,3 +73,13 @@ class TokenStream:
 
     def _damaged(self, shard: int, what: str) -> UserError:
         return UserError(f"{self._paths[shard]} is damaged: {what}. Delete the folder and preprocess again")
+
+
+def _read_into(file: int, buffer: memoryview, offset: int) -> bool:
+    """Fill the buffer from this place in the file; whether the file is long enough. One call may read less, as from a network disk."""
+    while buffer:
+        count = os.preadv(file, [buffer], offset)
+        if not count:
+            return False
+        buffer, offset = buffer[count:], offset + count
+    return True

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
@@ -42,6 +43,7 @@ def prepare_workers() -> None:
         return
     multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
     before = dict(os.environ)
+    multiprocessing.resource_tracker.ensure_running()  # or the server would start it, which lets Ctrl-C through again
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C reaches the whole group; the main process decides
     try:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -27,13 +27,13 @@ class KVCache:
         self._graph: _DecodeGraph | None = None
         config = model.config
         shape = (config.n_layer, 2, max_sequences, config.n_head, config.block_size, config.head_size)
-        if self._device.type == "cuda":
-            self._cache = torch.zeros(shape, dtype=attention_dtype(model), device=self._device)
-        else:
+        if self._device.type == "cpu":
             # Mapped zeros use memory only where something is written, and few sequences fill the context. (numpy's zeros ask for
             # pages of 2 MB, of which a short text in each slot touches them all.)
-            zeros = torch.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=torch.float32)
-            self._cache = zeros.view(shape).to(self._device)
+            zeros = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._cache = torch.frombuffer(zeros, dtype=torch.float32).view(shape)
+        else:
+            self._cache = torch.zeros(shape, dtype=attention_dtype(model), device=self._device)
 
     def clear(self) -> None:
         """Free all slots."""
@@ -124,7 +124,7 @@ def _decode(model: GPT, cache: Tensor, ids: Tensor, positions: Tensor, longest: 
         cos, sin = model.cos[longest - 1 : longest], model.sin[longest - 1 : longest]
         targets = cache[:, :, :count, :, longest - 1 : longest].flatten(0, 1).unbind()  # (B, H, 1, D)
     else:
-        cos, sin = (table[positions][:, None, None] for table in (model.cos, model.sin))  # (B, 1, 1, D/2)
+        cos, sin = (table[positions][:, None, None] for table in (model.cos, model.sin))  # (B, 1, 1, D)
         mask = (torch.arange(longest, device=ids.device) <= positions[:, None])[:, None, None]  # (B, 1, 1, S)
         slots = torch.arange(count, device=ids.device)
 

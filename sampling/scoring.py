@@ -57,7 +57,7 @@ class Scorer:
                 indices.append(index)
                 start = end
         positions, mask = segment_positions_and_mask(torch.from_numpy(segment_ids).to(self._device))
-        cos, sin = self.model.cos[positions].unsqueeze(1), self.model.sin[positions].unsqueeze(1)  # (B, 1, T, D/2)
+        cos, sin = self.model.cos[positions].unsqueeze(1), self.model.sin[positions].unsqueeze(1)  # (B, 1, T, D)
         states = self.model.hidden_states(torch.from_numpy(ids).to(self._device), cos, sin, mask, [self._widen] * self.model.config.n_layer)
         states = states.flatten(0, 1)[torch.from_numpy(np.concatenate(predicting)).to(self._device)]  # (N, C)
         return dict(zip(indices, self._logprobs(states, targets), strict=True))

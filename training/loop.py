@@ -3,20 +3,22 @@
 import contextlib
 import dataclasses
 import math
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from config import LoopConfig
 from formats.batches import Batch
-from formats.checkpoint import BEST, LAST, PLAN, Checkpoint, load_checkpoint, save_checkpoint
+from formats.checkpoint import BEST, LAST, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
 from model import GPT
 from system.device import peak_flops
 from system.errors import UserError
 from system.signals import Stopped, StopSignals
-from training.loss import BatchCopier, Loss, measure_loss
+from training.device_batch import BatchCopier
+from training.loss import Loss, measure_loss
 from training.loss_curve import redraw_loss_curve
 from training.run_log import RunLog
 from training.step import Stepper, StepResult
@@ -39,6 +41,7 @@ class Trainer:
         self.stepper = Stepper(config, model, device, dtype, self.log.say)
         self.copier = BatchCopier(device)
         self.step = self.tokens = 0
+        self._seconds = 0.0  # of training, before the run was resumed
         self.resumed_step = self.saved_step = 0
         self.best_loss = math.inf
         self.plan = TimePlan(config.hours, config.eval_every) if config.hours else None
@@ -46,14 +49,13 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, or until a signal; then draw the loss curve."""
         peak = peak_flops(self.stepper.device, self.stepper.dtype)
-        log = self.log.open(self.step, self.tokens, self.model.flops_per_token(), peak)
+        log = self.log.open(self.step, self.tokens, self._seconds, self.model.flops_per_token(), peak)
         with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read and copied to the device while a step runs
             batch = reader.submit(self.draw, self.step)
             while True:
                 is_stopping, is_last = self.signals.received is not None, self.step >= self.config.max_steps
                 is_new = self.step > self.resumed_step or self.step == 0
                 if is_new and (self.step % self.config.eval_every == 0 or is_last):
-                    wait([batch])  # while a sample's CUDA graph is recorded, no other thread may use the device
                     self.evaluate()
                 elif is_new and is_stopping and self.step:
                     self.read_steps()
@@ -62,8 +64,8 @@ class Trainer:
                     break
                 current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
                 self.take_step(current)
-                self._follow_plan()
                 log.step(self.step, self.tokens, self.read_steps)
+                self._follow_plan()
         redraw_loss_curve(self.folder)
         if self.signals.received and self.step < self.config.max_steps:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
@@ -108,11 +110,16 @@ class Trainer:
 
     def _follow_plan(self) -> None:
         """Adapt the number of steps to the time that is left."""
-        steps = self.plan.total_steps(self.step) if self.plan else None
-        if self.plan is None or steps is None:
+        if self.plan is None:
             return
         is_first = self.config.max_steps == UNPLANNED
-        warmup = round(self._warmup_share * steps) if is_first else self.config.warmup_steps
+        if is_first:
+            self.read_steps()  # the plan needs the time of steps that are computed, not only launched
+        steps = self.plan.total_steps(self.step)
+        if steps is None:
+            return
+        is_warming_up = is_first or self.step < self.config.warmup_steps
+        warmup = round(self._warmup_share * steps) if is_warming_up else self.config.warmup_steps
         self._use(dataclasses.replace(self.config, max_steps=steps, warmup_steps=warmup))
         if is_first:
             cooldown = f", {round(steps * self.config.cooldown_share):,} of cooldown" if self.config.schedule == "wsd" else ""
@@ -145,16 +152,6 @@ class Trainer:
         """Write a checkpoint; the last one also holds what resuming needs. Weights that are not finite are not saved."""
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             raise self._diverged(f"step {self.step}: the weights are not finite")
-        resume_state = {
-            "optimizer": self.stepper.optimizer.state_dict(),
-            "scaler": self.stepper.scaler.state_dict(),
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if self.stepper.device.type == "cuda" else [],
-            },
-            "best_val_loss": self.best_loss,
-            PLAN: self.plan.state() if self.plan else None,
-        }
         save_checkpoint(
             self.folder / name,
             model=self.model,
@@ -166,9 +163,23 @@ class Trainer:
             step=self.step,
             tokens=self.tokens,
             val_loss=val_loss,
-            resume_state=resume_state if name == LAST else None,
+            resume_state=self._resume_state() if name == LAST else None,
         )
         self.saved_step = self.step
+
+    def _resume_state(self) -> dict[str, Any]:
+        """What a run needs beside the weights to go on as if it had never stopped."""
+        return {
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.stepper.device.type == "cuda" else [],
+            },
+            "best_val_loss": self.best_loss,
+            PLAN: self.plan.state() if self.plan else None,
+            SECONDS: self.log.throughput.seconds,
+        }
 
     def resume(self, last: Checkpoint) -> None:
         """Continue from a last checkpoint as if the run had never stopped."""
@@ -183,9 +194,11 @@ class Trainer:
             torch.cuda.set_rng_state_all(random["cuda"])
         self.step = self.resumed_step = self.saved_step = last.step
         self.tokens = last.tokens
+        self._seconds = last.resume_state[SECONDS] or 0.0
         if self.plan and last.resume_state[PLAN]:
             self.plan.load_state(last.resume_state[PLAN])
-            max_steps = self.plan.total_steps(self.step) or last.train_config["max_steps"]
+            planned = self.plan.total_steps(self.step) or last.train_config["max_steps"]
+            max_steps = max(planned, self.step + 1)  # a run that has no time left still ends with an evaluation
             self._use(dataclasses.replace(self.config, max_steps=max_steps, warmup_steps=last.train_config["warmup_steps"]))
         if self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
             return

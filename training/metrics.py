@@ -13,17 +13,13 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends a row for each event. A resumed run drops the rows after its checkpoint, since it repeats those steps.
-
-    `rows` are those it kept.
-    """
+    """Appends a row for each event. A resumed run drops the rows after its checkpoint, since it repeats those steps."""
 
     def __init__(self, folder: Path, resumed_step: int, tensorboard: bool) -> None:
         self._path = path = folder / METRICS
         rows = [row for row in read_metrics(folder) if row["step"] <= resumed_step] if resumed_step and path.is_file() else []
         with atomic_write(path) as file:
             file.write("".join(to_json(row) + "\n" for row in rows).encode("utf-8", "replace"))
-        self.rows = rows
         self._file = path.open("a", encoding="utf-8", errors="replace")
         self._writer: Any = None
         if tensorboard:

@@ -48,7 +48,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
-        changes = changed_settings(last.train_config, {name: now[name] for name in now if name in last.train_config})
+        compared = now.keys() & last.train_config.keys() - ({"max_steps", "warmup_steps"} if trainer.plan else set())
+        changes = changed_settings(last.train_config, {name: now[name] for name in now if name in compared})
         print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
         if SHUFFLE.keys() & (task.must_match.keys() - last.must_match.keys()):  # an earlier version had one order and recorded none
             print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")

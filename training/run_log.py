@@ -29,13 +29,12 @@ class RunLog:
         self._context = contextlib.ExitStack()
         self._progress: tqdm[Any] | None = None
 
-    def open(self, step: int, tokens: int, flops_per_token: float, peak_flops: float | None) -> "RunLog":
+    def open(self, step: int, tokens: int, seconds: float, flops_per_token: float, peak_flops: float | None) -> "RunLog":
         """Begin to report from this step on; use the result as a context."""
         self._progress = self._context.enter_context(
             tqdm(total=self._total, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
         )
         self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
-        seconds = next((row["seconds"] for row in reversed(self._metrics.rows) if isinstance(row.get("seconds"), int | float)), 0.0)
         self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
         return self
 

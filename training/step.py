@@ -11,7 +11,7 @@ from formats.batches import Batch
 from model import GPT
 from system.device import autocast
 from system.errors import UserError
-from training.loss import batch_to_device
+from training.device_batch import batch_to_device
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
 
@@ -42,7 +42,7 @@ class _UnreadStep(NamedTuple):
 
 
 def first_micro_batch(config: LoopConfig, model: GPT, device: torch.device) -> int:
-    """Sequences per forward pass: on a CPU as many as keep an activation in the cache, in equal parts of the batch."""
+    """Sequences per forward pass: on a CPU as many as keep an activation in the cache, in parts of the batch as equal as can be."""
     activation = config.batch_size * model.config.block_size * model.config.n_embed
     parts = min(math.ceil(activation / CPU_ACTIVATION), config.batch_size) if device.type == "cpu" else 1
     return math.ceil(config.batch_size / parts)

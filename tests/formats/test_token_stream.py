@@ -1,5 +1,6 @@
 """The token stream: it reads across shards, uses up neither memory nor descriptors, and survives what happens to a shard meanwhile."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as raised:
         TokenStream([path], [10]).read(0, 5)
     assert raised.value.filename == str(path)
+
+
+def test_reads_that_return_less_than_asked_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network disk, or beyond 2 GB."""
+    np.arange(1000, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: read(file, [buffers[0][:7]], offset))
+    assert TokenStream([tmp_path / "a.bin"], [1000]).read(10, 900).tolist() == list(range(10, 910))
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:

@@ -66,6 +66,19 @@ def test_the_number_of_workers_changes_no_byte(many: tuple[Flags, Path], tmp_pat
     assert contents(tmp_path / "data") == contents(whole)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_the_process_that_imports_for_the_workers_does_not_see_ctrl_c() -> None:
+    """A terminal sends it to the whole group, and a traceback in the middle of an import would be all that one sees."""
+    code = """
+import multiprocessing.forkserver, re
+from preprocessing.workers import prepare_workers
+prepare_workers()
+print(re.search(r"SigBlk:\\s*(\\w+)", open(f"/proc/{multiprocessing.forkserver._forkserver._forkserver_pid}/status").read())[1])
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(result.stdout, 16) & 1 << signal.SIGINT - 1
+
+
 def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
     """Its modules may have our names, as those of another version of this project do."""
     source = write_jsonl(tmp_path / "documents.jsonl", make_documents(50))

@@ -16,8 +16,8 @@ from formats.shards import Dataset, ShardWriter
 from model import GPT
 from tests.training.conftest import make_examples
 from tokens.prompt_format import PromptFormat
+from training.device_batch import batch_to_device
 from training.examples import Example, Examples, PackedExamples, collate
-from training.loss import batch_to_device
 
 SHAPE = ModelConfig(n_layer=2, n_head=2, n_embed=32, block_size=48, vocab_size=400)
 LENGTHS = [(3, 5), (1, 2), (6, 1)]

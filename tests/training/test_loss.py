@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from config import IGNORE_INDEX
-from formats.batches import PADDING, Batch
 from model import GPT
 from tests.training.counting import SHAPE, counting_batch
-from training.loss import BatchCopier, DeviceBatch, batch_to_device, measure_loss
+from training.loss import measure_loss
 
 BYTES_PER_ID = np.arange(SHAPE.vocab_size) % 5
 
@@ -39,24 +38,3 @@ def test_batches_without_a_target_are_a_mistake_of_the_caller() -> None:
     batch.targets[:] = IGNORE_INDEX
     with pytest.raises(AssertionError, match="nothing to measure"):
         measure_loss(GPT(SHAPE), [batch], BYTES_PER_ID, torch.float32)
-
-
-def test_every_part_of_a_batch_copied_ahead_is_on_the_device() -> None:
-    ids = np.arange(24).reshape(4, 6)
-    for batch in (Batch(ids, ids + 1), Batch(ids, ids + 1, np.where(ids % 6 < 4, ids // 3, PADDING))):
-        ahead = BatchCopier(torch.device("cpu")).copy(batch)
-        assert ahead.tokens == batch.tokens
-        for part in (slice(0, 4), slice(1, 3), slice(3, 9)):
-            assert isinstance(ahead[part], DeviceBatch)
-            ours, theirs = (batch_to_device(each[part], torch.device("cpu")) for each in (ahead, batch))
-            assert len(ours) == len(theirs)
-            assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
-
-
-def test_a_batch_that_does_not_fit_ahead_is_copied_by_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(array: object) -> torch.Tensor:
-        raise torch.OutOfMemoryError("out of memory")
-
-    batch = counting_batch(0)
-    monkeypatch.setattr(torch, "from_numpy", fail)
-    assert BatchCopier(torch.device("cpu")).copy(batch) is batch
