@@ -107,12 +107,11 @@ def test_packed_examples_have_the_loss_of_single_ones(is_compiled: bool) -> None
 
 def test_packed_examples_of_a_real_shape() -> None:
     """Heads of 64 channels and full batches: FlexAttention chooses its kernels by such sizes. Evaluated, then trained on."""
-    shape = {"n_head": 5, "n_embed": 320, "block_size": 512}
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(SHAPE.vocab_size, (32, 513), generator=generator).to(DEVICE)
     ends = torch.rand(32, 512, generator=generator) < 1 / 100
     batch = [ids[:, :-1], ids[:, 1:].contiguous(), ends.cumsum(1).to(DEVICE)]
-    compiled, eager = (random_model(**shape) for _ in range(2))
+    compiled, eager = (random_model(n_head=5, n_embed=320, block_size=512) for _ in range(2))
     compiled.compile(dynamic=False)
     for model in (compiled, eager):
         model.eval()
