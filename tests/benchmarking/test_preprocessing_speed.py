@@ -1,5 +1,6 @@
 """The speed of the stage leaves out the start of its workers; encoding alone is that of all processes together."""
 
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarking.made_text import made_documents
 from benchmarking.preprocessing_speed import EncodeAlone, _stage_rate, encode_rates
+from preprocessing.workers import START_METHOD
 from tokens.tokenizer_training import train_tokenizer
 
 
@@ -30,3 +32,13 @@ def test_two_processes_encode_at_the_same_time() -> None:
     with mock.patch("benchmarking.preprocessing_speed.ENCODE_SECONDS", 0.01):
         rates = encode_rates(tokenizer.model, (EncodeAlone("gigatoken", documents), EncodeAlone("sentencepiece", documents[:2])), 2)
     assert len(rates) == 2 and min(rates) > 0
+
+
+def _has_large_pages(number: int) -> list[float]:
+    return ["glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "")]
+
+
+@pytest.mark.skipif(START_METHOD != "forkserver", reason="workers have large pages on Linux only")
+def test_processes_that_encode_alone_start_as_the_workers_do() -> None:
+    with mock.patch("benchmarking.preprocessing_speed._encode_alone", _has_large_pages):  # found by its name in each process
+        assert encode_rates(b"", (), 2) == [2]
