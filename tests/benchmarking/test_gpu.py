@@ -70,7 +70,16 @@ def test_a_report_without_problems_says_so(tmp_path: Path) -> None:
     report = given_report(tmp_path, XML.replace("failure", "system-out"), steps=1)
     report["tests"]["problem"] = ""
     assert problems_of(report) == []
-    assert "Everything passed and finished." in as_page(report)
+    text = as_page(report)
+    assert "Everything passed and finished." in text
+    assert "2 passed, 0 failed, 1 skipped in 30 s.\n\n- `test_b::test_three`: needs two GPUs\n" in text
+
+
+def test_a_run_that_skipped_every_test_has_not_passed(tmp_path: Path) -> None:
+    report = given_report(tmp_path, '<testsuite><testcase classname="a" name="b"><skipped message="needs a GPU"/></testcase></testsuite>')
+    report["tests"]["problem"] = ""
+    assert problems_of(report) == ["tests: 0 passed"]
+    assert "Everything passed" not in as_page(report)
 
 
 def test_stages_that_left_nothing_are_named_with_their_reason(tmp_path: Path) -> None:
