@@ -89,6 +89,11 @@ class Contest:
             self._yardstick = ReferenceStepper(reference, self._bench.device, self._bench.dtype, size, self._phases.mark)
         return self._yardstick
 
+    @property
+    def micro_batches(self) -> tuple[int, int]:
+        """Sequences in a micro-batch of ours and of the yardstick, which may not be made yet."""
+        return self.stepper.micro_batch, self._yardstick.micro_batch if self._yardstick else self.loop.batch_size
+
     def run(self, variant: Variant, steps: int) -> dict[str, float]:
         """Seconds of each phase of these steps."""
         who, compiled = variant
@@ -209,13 +214,19 @@ def _measure(bench: Bench, contest: Contest) -> Section:
 
 
 def _warm_up(bench: Bench, contest: Contest, variants: list[Variant]) -> dict[Variant, int]:
-    """Run two steps of each: the first compiles, the second has the memory of the optimizer. Returns how many steps make a sample."""
+    """Run two steps of each: the first compiles, the second has the memory of the optimizer. Returns how many steps make a sample.
+
+    Where memory runs out, all compiled code is dropped, so that all of them run again.
+    """
     steps = {}
-    for variant in variants:
-        bench.show(f"training, warming up: {_name(variant)}")
-        contest.run(variant, 1)
-        steps[variant] = max(1, math.ceil(SAMPLE_SECONDS / sum(contest.run(variant, 1).values())))
-    return steps
+    while True:
+        before = contest.micro_batches
+        for variant in variants:
+            bench.show(f"training, warming up: {_name(variant)}")
+            contest.run(variant, 1)
+            steps[variant] = max(1, math.ceil(SAMPLE_SECONDS / sum(contest.run(variant, 1).values())))
+        if contest.micro_batches == before:
+            return steps
 
 
 def _name(variant: Variant) -> str:
