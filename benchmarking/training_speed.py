@@ -26,7 +26,7 @@ from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import peak_flops
 from system.errors import UserError, first_line
-from training.loss import BatchCopier
+from training.device_batch import BatchCopier
 from training.step import Stepper
 
 SHARD_IDS = 1 << 22  # random ids on disk, or more if a step needs them

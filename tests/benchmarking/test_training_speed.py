@@ -16,7 +16,7 @@ from benchmarking.yardstick import ReferenceStepper
 from formats.batches import Windows
 from formats.token_stream import ID_DTYPE, TokenStream
 from tests.reads import CountReads
-from training.loss import DeviceBatch
+from training.device_batch import DeviceBatch
 
 
 @pytest.fixture
