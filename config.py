@@ -138,7 +138,7 @@ class LoopConfig:
     grad_accum: int = 4  # A step has --batch-size times as many sequences.
     max_steps: int = 20_000  # Optimizer steps.
     hours: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Train for this long instead; the steps are planned.
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest; try --lr 3e-3.
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon on the hidden matrices, AdamW on the rest.
     lr: float = 3e-4  # Peak learning rate.
     adamw_lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # With muon: that of the rest, by default the same.
     min_lr_share: float = 0.1  # Learning rate at the end, as a share of the peak.
