@@ -23,6 +23,7 @@ from config import BenchmarkConfig, Part
 from model import GPT
 from system.device import choose_device, choose_dtype, device_name
 from system.files import lock_folder
+from system.memory import keep_freed_memory
 
 
 def _preprocessing(bench: Bench) -> Section:
@@ -41,6 +42,7 @@ PARTS: dict[Part, Callable[[Bench], Section]] = {
 def run_benchmark(config: BenchmarkConfig) -> None:
     """Measure, print a table for each part, write the JSON if asked for, draw the picture."""
     device = choose_device(config.device)
+    keep_freed_memory()  # as training does
     dtype = choose_dtype(config.dtype, device)
     folder = Path(config.out_dir)
     with torch.device("meta"):

@@ -16,6 +16,7 @@ from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_device, choose_dtype, device_name
 from system.errors import UserError, first_line
 from system.files import write_json
+from system.memory import keep_freed_memory
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
@@ -34,6 +35,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
         print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
     device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     dtype = choose_dtype(config.dtype, device)
     problem = compile_problem(device) if config.compile else None
     if problem:
