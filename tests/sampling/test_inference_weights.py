@@ -9,8 +9,11 @@ from sampling.sampler import SamplingParams
 from tests.sampling.conftest import random_model
 
 
-@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}])
-def test_lighter_weights_generate_almost_the_same(changes: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tie_embeddings": False}, {"n_head": 4, "n_kv_head": 2, "mlp_size": 100}, {"n_head": 4, "n_kv_head": 1, "qk_norm": False}],
+)
+def test_lighter_weights_generate_almost_the_same(changes: dict[str, int | bool]) -> None:
     prompt = list(range(12))
     expected = random_model(**changes)(torch.tensor([prompt])).log_softmax(-1)
     size = torch.linalg.vector_norm(expected - expected.mean(-1, keepdim=True))
