@@ -25,7 +25,8 @@ def measure_generation(bench: Bench) -> Section:
     prompt = list(range(1, config.prompt_tokens + 1))
     prompt = [id % config.model.vocab_size for id in prompt]
     torch.manual_seed(0)
-    plain = {count: Repeated(partial(_full_pass, _reference(bench), bench, [prompt] * count), device) for count in config.rows}
+    reference = ReferenceGPT(config.model).eval().requires_grad_(False).to(device)
+    plain = {count: Repeated(partial(_full_pass, reference, bench, [prompt] * count), device) for count in config.rows}
     engines: dict[tuple[str, int], Engine] = {}
     bounds: dict[tuple[str, int], Repeated] = {}  # 0 texts: the prefill
     for name, dtype, int8 in inference_dtypes(bench):
@@ -79,10 +80,6 @@ def _add(series: dict[str, list[float]], figure: float, bound: float, yardstick:
 
 def _label(dtype: str, texts: int) -> str:
     return f"{dtype}, prefill" if texts == 0 else f"{dtype}, {texts} text{'s' if texts > 1 else ''}"
-
-
-def _reference(bench: Bench) -> ReferenceGPT:
-    return ReferenceGPT(bench.config.model).eval().requires_grad_(False).to(bench.device)
 
 
 @torch.inference_mode()

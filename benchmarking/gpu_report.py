@@ -74,8 +74,10 @@ def read_training(folder: Path, stage: Stage) -> dict[str, Any]:
 def problems_of(report: dict[str, dict[str, Any]]) -> list[str]:
     """What did not go as it should, a line each."""
     found = [f"{part}: {report[part]['problem']}" for part in ("tests", "benchmark", "training") if report[part]["problem"]]
-    failed = report["tests"]["failed"]
-    return ([f"tests: {len(failed)} failed"] if failed else []) + found
+    tests = report["tests"]
+    if tests["failed"]:
+        return [f"tests: {len(tests['failed'])} failed", *found]
+    return found if tests["passed"] or tests["problem"] else ["tests: 0 passed", *found]
 
 
 def write_report(folder: Path, report: dict[str, dict[str, Any]]) -> Path:
@@ -100,7 +102,7 @@ def as_page(report: dict[str, dict[str, Any]]) -> str:
         _table(("", ""), ((name.replace("_", " "), value) for name, value in machine.items() if value not in ("", None))),
         "## Tests",
         f"{tests['passed']} passed, {len(tests['failed'])} failed, {len(tests['skipped'])} skipped in {tests['seconds']:.0f} s.",
-        *([_list(f"`{test['name']}`: {test['reason']}" for test in (*tests["failed"], *tests["skipped"]))] if tests["failed"] else []),
+        _list(f"`{test['name']}`: {test['reason']}" for test in (*tests["failed"], *tests["skipped"])),
         "## Benchmark",
         f"`{benchmark['command']}`, {benchmark['seconds']:.0f} s.",
         benchmark["printed"].strip(),

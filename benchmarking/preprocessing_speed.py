@@ -18,6 +18,7 @@ from benchmarking.made_text import DOCUMENT_BYTES, made_documents
 from benchmarking.measurement import Measurement, Rounds, Section
 from config import BenchmarkConfig, PreprocessConfig
 from preprocessing.documents import document_settings, preprocess_documents
+from preprocessing.workers import START_METHOD, prepare_workers
 from tokens.encoders import EncoderName, choose_encoder, make_encoder
 from tokens.reversal import reorder
 from tokens.tokenizer import Tokenizer
@@ -81,7 +82,8 @@ def measure_preprocessing(config: BenchmarkConfig, scratch: Path, rounds: Rounds
 
 def encode_rates(tokenizer_model: bytes, work: tuple[EncodeAlone, ...], processes: int) -> list[float]:
     """For each kind of work the MB of text per second that this many processes encode together, when all have started."""
-    context = multiprocessing.get_context("spawn")
+    prepare_workers()  # or the processes would lack the large pages of the stage's workers, and be no bound
+    context = multiprocessing.get_context(START_METHOD)
     assignment = tokenizer_model, work, ENCODE_SECONDS, context.Barrier(processes)
     with ProcessPoolExecutor(processes, context, _receive, assignment) as executor:
         return [sum(rates) for rates in zip(*executor.map(_encode_alone, range(processes)), strict=True)]

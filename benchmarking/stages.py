@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GRACE_SECONDS = 45.0  # from the request to stop to the kill
+GRACE_SECONDS = 30.0  # from the request to stop to the kill
 
 
 @dataclass(frozen=True)

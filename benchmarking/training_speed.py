@@ -26,6 +26,7 @@ from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import peak_flops
 from system.errors import UserError, first_line
+from training.device_batch import BatchCopier
 from training.step import Stepper
 
 SHARD_IDS = 1 << 22  # random ids on disk, or more if a step needs them
@@ -63,6 +64,7 @@ class Contest:
     def __init__(self, bench: Bench, windows: Windows, reader: ThreadPoolExecutor) -> None:
         self.loop = bench.loop
         self._bench, self._windows, self._reader = bench, windows, reader
+        self._copier = BatchCopier(bench.device)
         self._phases = Phases(bench.device)
         torch.manual_seed(0)
         self.model = TimedGPT(bench.config.model).to(bench.device)
@@ -74,8 +76,8 @@ class Contest:
         self._next = reader.submit(self.draw)
 
     def draw(self) -> Batch:
-        """The batch of a step, read from a shard."""
-        return self._windows.draw(self.loop.seed, 0, self.loop.sequences_per_step)
+        """The batch of a step, read from a shard and copied to the device, as in training."""
+        return self._copier.copy(self._windows.draw(self.loop.seed, 0, self.loop.sequences_per_step))
 
     @property
     def yardstick(self) -> ReferenceStepper:
@@ -87,6 +89,11 @@ class Contest:
             self._yardstick = ReferenceStepper(reference, self._bench.device, self._bench.dtype, size, self._phases.mark)
         return self._yardstick
 
+    @property
+    def micro_batches(self) -> tuple[int, int]:
+        """Sequences in a micro-batch of ours and of the yardstick, which may not be made yet."""
+        return self.stepper.micro_batch, self._yardstick.micro_batch if self._yardstick else self.loop.batch_size
+
     def run(self, variant: Variant, steps: int) -> dict[str, float]:
         """Seconds of each phase of these steps."""
         who, compiled = variant
@@ -97,23 +104,25 @@ class Contest:
         self.model.compiled = self._compiled if compiled else None
         for _ in range(steps):
             self._phases.mark("data")
-            batch, self._next = self._next.result(), self._reader.submit(self.draw)  # the next one is read meanwhile, as in training
+            batch, self._next = self._next.result(), self._reader.submit(self.draw)  # the next one is drawn meanwhile, as in training
             self.stepper.step(batch, self.loop.warmup_steps)
         for result in self.stepper.read():
             assert result.is_finite, f"a loss of {result.loss}"
 
     def _run_yardstick(self, steps: int, compiled: bool) -> None:
-        batch = self._next.result()
+        batch = self._next.result()  # from here on no other thread uses the device, also while a CUDA graph is recorded later
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        losses: list[torch.Tensor] = []
         for _ in range(steps):
             while True:
                 try:
-                    self.yardstick.step(inputs, targets, compiled)
+                    losses.append(self.yardstick.step(inputs, targets, compiled))
                     break
                 except torch.OutOfMemoryError:
                     if self.yardstick.micro_batch == 1:
                         raise
                 self.yardstick.halve_micro_batch()
+        assert torch.stack(losses).isfinite().all(), "a loss of the yardstick is not finite"
 
     def held_bytes(self, who: str) -> int:
         """Bytes of weights and moments."""
@@ -151,7 +160,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
     steps |= _warm_up(bench, contest, variants[1:])
     bench.show("training, warming up: matrix products")
     products = Repeated(TrainingProducts(contest.model, contest.stepper.micro_batch, device, bench.dtype), device, as_graph=True)
-    reading = Repeated(contest.draw, torch.device("cpu"))
+    drawing = Repeated(contest.draw, torch.device("cpu"))
 
     sequences = contest.loop.sequences_per_step
     tokens = sequences * config.model.block_size
@@ -159,10 +168,10 @@ def _measure(bench: Bench, contest: Contest) -> Section:
     rates: dict[Variant, list[float]] = defaultdict(list)
     phases: dict[Variant, list[dict[str, float]]] = defaultdict(list)
     memory: dict[Variant, list[int]] = defaultdict(list)
-    bounds, read_seconds = [], []
+    bounds, draw_seconds = [], []
     for _ in bench.repeats("training"):
         bounds.append(micro_batch_tokens / products.seconds())
-        read_seconds.append(reading.seconds())
+        draw_seconds.append(drawing.seconds())
         for variant in variants:
             seconds, peak = _with_peak(partial(contest.run, variant, steps[variant]), device)
             rates[variant].append(tokens * steps[variant] / sum(seconds.values()))
@@ -196,7 +205,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
         [
             "Bound: the matrix products of the step alone. Yardstick: nanoGPT's architecture and step, same shape, batch and dtype.",
             f"Sequences in a micro-batch: {contest.stepper.micro_batch}, the yardstick's {contest.yardstick.micro_batch}. "
-            f"Reading a batch takes {1000 * median(read_seconds):.3g} ms, while the step before runs; "
+            f"Reading a batch and copying it to the device takes {1000 * median(draw_seconds):.3g} ms, while the step before runs; "
             "the time under data is what a step waits for it. Ours computes the gradients of the logits in the forward pass.",
             *([f"Compiled: left out ({problem})."] if problem else []),
         ],
@@ -205,13 +214,19 @@ def _measure(bench: Bench, contest: Contest) -> Section:
 
 
 def _warm_up(bench: Bench, contest: Contest, variants: list[Variant]) -> dict[Variant, int]:
-    """Run two steps of each: the first compiles, the second has the memory of the optimizer. Returns how many steps make a sample."""
+    """Run two steps of each: the first compiles, the second has the memory of the optimizer. Returns how many steps make a sample.
+
+    Where memory runs out, all compiled code is dropped, so that all of them run again.
+    """
     steps = {}
-    for variant in variants:
-        bench.show(f"training, warming up: {_name(variant)}")
-        contest.run(variant, 1)
-        steps[variant] = max(1, math.ceil(SAMPLE_SECONDS / sum(contest.run(variant, 1).values())))
-    return steps
+    while True:
+        before = contest.micro_batches
+        for variant in variants:
+            bench.show(f"training, warming up: {_name(variant)}")
+            contest.run(variant, 1)
+            steps[variant] = max(1, math.ceil(SAMPLE_SECONDS / sum(contest.run(variant, 1).values())))
+        if contest.micro_batches == before:
+            return steps
 
 
 def _name(variant: Variant) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import ModelConfig
-from system.device import autocast
+from system.device import autocast, send
 
 WEIGHT_DECAY, BETAS, LEARNING_RATE, CLIP = 0.1, (0.9, 0.95), 6e-4, 1.0  # nanoGPT's
 
@@ -127,13 +127,13 @@ class ReferenceStepper:
         self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, fused=fused or None)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
-    def step(self, inputs: Tensor, targets: Tensor, compiled: bool) -> float:
-        """One step on a batch that is on the CPU; returns its loss."""
+    def step(self, inputs: Tensor, targets: Tensor, compiled: bool) -> Tensor:
+        """One step on a batch that is on the CPU; returns its loss, which is on the device, as nanoGPT reads it on log lines only."""
         forward = self._compiled if compiled else self.model
         total = torch.zeros((), device=self._device)
         for start in range(0, len(inputs), self.micro_batch):
             self._mark("data")
-            part = [tensor[start : start + self.micro_batch].to(self._device, non_blocking=True) for tensor in (inputs, targets)]
+            part = [send(tensor[start : start + self.micro_batch], self._device) for tensor in (inputs, targets)]
             self._mark("forward")
             with autocast(self._device, self._dtype):
                 loss = forward(*part) * (len(part[0]) / len(inputs))
@@ -146,7 +146,7 @@ class ReferenceStepper:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return total.item()
+        return total
 
     def halve_micro_batch(self) -> None:
         """After memory ran out."""

@@ -11,7 +11,7 @@ import torch
 
 from benchmarking.gpu import describe_gpu, file_stem
 from benchmarking.gpu_report import as_page, problems_of, read_benchmark, read_tests, read_training, write_report
-from benchmarking.stages import Stage, run_stage
+from benchmarking.stages import GRACE_SECONDS, Stage, run_stage
 from tests.conftest import call_script, fails_with, write_jsonl
 
 MACHINE = {"gpu": "NVIDIA Test 80GB", "gpu_memory_gib": 79.1, "driver": "", "torch": "2.13.0"}
@@ -70,7 +70,16 @@ def test_a_report_without_problems_says_so(tmp_path: Path) -> None:
     report = given_report(tmp_path, XML.replace("failure", "system-out"), steps=1)
     report["tests"]["problem"] = ""
     assert problems_of(report) == []
-    assert "Everything passed and finished." in as_page(report)
+    text = as_page(report)
+    assert "Everything passed and finished." in text
+    assert "2 passed, 0 failed, 1 skipped in 30 s.\n\n- `test_b::test_three`: needs two GPUs\n" in text
+
+
+def test_a_run_that_skipped_every_test_has_not_passed(tmp_path: Path) -> None:
+    report = given_report(tmp_path, '<testsuite><testcase classname="a" name="b"><skipped message="needs a GPU"/></testcase></testsuite>')
+    report["tests"]["problem"] = ""
+    assert problems_of(report) == ["tests: 0 passed"]
+    assert "Everything passed" not in as_page(report)
 
 
 def test_stages_that_left_nothing_are_named_with_their_reason(tmp_path: Path) -> None:
@@ -131,9 +140,12 @@ def test_every_stage_is_run_and_the_report_is_written(
 ) -> None:
     """With stages that only leave their files."""
     commands: list[list[str]] = []
+    most_seconds = 30.0  # for what is between the stages
 
     def run(title: str, arguments: Sequence[str], limit_seconds: float) -> Stage:
+        nonlocal most_seconds
         commands.append(list(arguments))
+        most_seconds += limit_seconds + GRACE_SECONDS
         scratch = tmp_path / "out" / "gpu" / "scratch"
         if "pytest" in arguments:
             (scratch / "tests.xml").write_text(XML)
@@ -157,6 +169,7 @@ def test_every_stage_is_run_and_the_report_is_written(
     fails_with(result, 1, "not everything passed or finished: tests: 1 failed. See benchmarks/nvidia-test-80gb.md")
     names = [next(name for name in command if name.endswith((".py", "cuda"))) for command in commands]
     assert names == ["tests/cuda", "benchmark_xcoax.py", *(() if has_data else ("preprocess_xcoax.py",)), "train_xcoax.py"]
+    assert most_seconds <= 25 * 60
     assert commands[-1][commands[-1].index("--data-dir") + 1] == (str(dataset_folder) if has_data else "out/gpu/scratch/data")
     assert (tmp_path / "benchmarks" / "nvidia-test-80gb.json").is_file()
     assert not (tmp_path / "out" / "gpu" / "scratch").exists()

@@ -1,6 +1,7 @@
 """The yardstick is nanoGPT's architecture and step: its parameters, its causality, its loss, its micro-batches."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from benchmarking.yardstick import ReferenceGPT, ReferenceStepper
 from config import ModelConfig
+from system.device import send
+from tests.reads import CountReads
 
 SHAPE = ModelConfig(n_layer=2, n_head=2, n_embed=16, block_size=12, vocab_size=128)
 
@@ -56,8 +59,8 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     whole = make_model()
     parts = copy.deepcopy(whole)
     inputs, targets = random_ids(5, 1), random_ids(5, 2)
-    losses = [stepper(whole, 5).step(inputs, targets, compiled=False), stepper(parts, 2).step(inputs, targets, compiled=False)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    losses = [stepper(model, size).step(inputs, targets, compiled=False) for model, size in ((whole, 5), (parts, 2))]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.allclose(one, other, atol=2e-4)
 
@@ -66,8 +69,21 @@ def test_steps_learn_and_mark_their_phases() -> None:
     marks: list[str] = []
     training = stepper(make_model(), 4, marks)
     inputs, targets = random_ids(4, 1), random_ids(4, 2)
-    losses = [training.step(inputs, targets, compiled=False) for _ in range(20)]
+    losses = [float(training.step(inputs, targets, compiled=False)) for _ in range(20)]
     assert losses[-1] < losses[0] - 0.1
     assert marks == ["data", "forward", "backward", "optimizer"] * 20
     training.halve_micro_batch()
     assert training.micro_batch == 2
+
+
+def test_a_step_does_not_wait_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nanoGPT's: batches are sent from pinned memory, and no value is read."""
+    sent = mock.Mock(wraps=send)
+    monkeypatch.setattr("benchmarking.yardstick.send", sent)
+    training, inputs, targets = stepper(make_model(), 2), random_ids(4, 1), random_ids(4, 2)
+    with CountReads(monkeypatch) as reads:
+        training.step(inputs, targets, compiled=False)
+    assert reads.count == 0
+    assert [call.args[0].tolist() for call in sent.call_args_list] == [
+        ids[start : start + 2].tolist() for start in (0, 2) for ids in (inputs, targets)
+    ]
