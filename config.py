@@ -177,7 +177,7 @@ class LoopConfig:
     def check(self) -> None:
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
         require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
-        require(self.adamw_lr is None or self.adamw_lr > 0, f"--adamw-lr {self.adamw_lr}: above 0")
+        require(self.adamw_lr is None or 0 < self.adamw_lr < math.inf, f"--adamw-lr {self.adamw_lr}: above 0")
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
