@@ -40,15 +40,22 @@ class ModelConfig:
     qk_norm: bool = True  # RMSNorm on each head's queries and keys (on: the shape of Qwen3, off: of Llama).
     tie_embeddings: bool = True  # Use the embedding matrix as the output matrix too.
     rope_theta: float = 10_000.0  # Base of the rotary positions' wavelengths.
+    n_kv_head: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None  # Heads of keys and values, shared; by default --n-head.
+    mlp_size: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None  # Width of the SwiGLU layer; by default 8/3 of --n-embed.
 
     @property
     def head_size(self) -> int:
         return self.n_embed // self.n_head
 
     @property
-    def mlp_size(self) -> int:
-        """Width of the SwiGLU layer: 8/3 of n_embed, so that its three matrices have the size of two of width 4x, as a multiple of 64."""
-        return 64 * math.ceil(self.n_embed * 8 / 3 / 64)
+    def kv_heads(self) -> int:
+        """Heads of keys and values; each serves as many heads of queries."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Of the SwiGLU layer. 8/3 of n_embed gives its three matrices the size of two of width 4x; a multiple of 64 is faster."""
+        return self.mlp_size or 64 * math.ceil(self.n_embed * 8 / 3 / 64)
 
     @property
     def padded_vocab_size(self) -> int:
@@ -58,6 +65,11 @@ class ModelConfig:
     def check(self) -> None:
         require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
         require(self.n_embed % (2 * self.n_head) == 0, f"--n-embed {self.n_embed}: not a multiple of twice --n-head {self.n_head}")
+        require(
+            self.n_kv_head is None or (self.n_kv_head > 0 and self.n_head % self.n_kv_head == 0),
+            f"--n-kv-head {self.n_kv_head}: does not divide --n-head {self.n_head}",
+        )
+        require(self.mlp_size is None or self.mlp_size > 0, f"--mlp-size {self.mlp_size}: above 0")
         require(2 <= self.block_size <= MAX_BLOCK_SIZE, f"--block-size {self.block_size}: from 2 to {MAX_BLOCK_SIZE:,}")
         require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 

@@ -1,7 +1,7 @@
 """The GPT, complete in one file: the architecture of Qwen3, or of Llama if config.qk_norm is off.
 
 Shapes are given at the end of a line:
-B batch, T time, C channels (n_embed), H heads, D head size (C / H), V vocabulary.
+B batch, T time, C channels (n_embed), H heads, K heads of keys and values, D head size (C / H), V vocabulary.
 """
 
 import math
@@ -20,7 +20,7 @@ NORM_EPSILON = 1e-6
 CHUNK_ROWS = 4096  # rows of logits that exist at a time
 CHUNK_ROWS_CPU = 512
 
-# Adds the keys and values (B, H, T, D) of new tokens to a KV cache and returns those of all tokens so far.
+# Adds the keys and values (B, K, T, D) of new tokens to a KV cache and returns those of all tokens so far.
 CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 AttentionMask = Tensor | BlockMask  # dense (..., T, S), true where a token attends; or the same for FlexAttention
 
@@ -136,11 +136,12 @@ def segment_positions_and_mask(segment_ids: Tensor, in_blocks: bool = False) -> 
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None, dropout: float) -> Tensor:
-    """Softmax attention of the queries (B, H, T, D) to the keys and values (B, H, S, D); causal without a mask."""
+    """Softmax attention of the queries (B, H, T, D) to the keys and values (B, K, S, D); causal without a mask."""
+    is_grouped = query.shape[1] != key.shape[1]
     if isinstance(mask, BlockMask):
-        return flex_attention(query, key, value, block_mask=mask)
+        return flex_attention(query, key, value, block_mask=mask, enable_gqa=is_grouped)
     causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, enable_gqa=is_grouped)
 
 
 class Attention(nn.Module):
@@ -155,8 +156,8 @@ class Attention(nn.Module):
         self.head_size = config.head_size
         self.dropout = config.dropout
         self.query = nn.Linear(config.n_embed, config.n_embed, bias=False)
-        self.key = nn.Linear(config.n_embed, config.n_embed, bias=False)
-        self.value = nn.Linear(config.n_embed, config.n_embed, bias=False)
+        self.key = nn.Linear(config.n_embed, config.kv_heads * config.head_size, bias=False)
+        self.value = nn.Linear(config.n_embed, config.kv_heads * config.head_size, bias=False)
         self.output = nn.Linear(config.n_embed, config.n_embed, bias=False)
         self.query_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(config.head_size) if config.qk_norm else nn.Identity()
@@ -164,12 +165,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask | None, update_cache: CacheUpdate | None = None) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_size)
         query = self.query_norm(self.query(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
-        key = self.key_norm(self.key(x).view(heads)).transpose(1, 2)  # (B, H, T, D)
-        value = self.value(x).view(heads).transpose(1, 2)  # (B, H, T, D)
+        key = self.key_norm(self.key(x).view(heads)).transpose(1, 2)  # (B, K, T, D)
+        value = self.value(x).view(heads).transpose(1, 2)  # (B, K, T, D)
         # The tables are float32: rotation happens in float32, and only its result is rounded.
         query, key = apply_rotary(query, cos, sin).type_as(value), apply_rotary(key, cos, sin).type_as(value)
         if update_cache is not None:
-            key, value = update_cache(key, value)  # (B, H, S, D)
+            key, value = update_cache(key, value)  # (B, K, S, D)
             query = query.type_as(key)
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask, dropout)  # (B, H, T, D)
@@ -182,9 +183,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.n_embed, config.mlp_size, bias=False)
-        self.up = nn.Linear(config.n_embed, config.mlp_size, bias=False)
-        self.down = nn.Linear(config.mlp_size, config.n_embed, bias=False)
+        self.gate = nn.Linear(config.n_embed, config.mlp_width, bias=False)
+        self.up = nn.Linear(config.n_embed, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.n_embed, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, C)

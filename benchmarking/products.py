@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import ModelConfig
-from model import GPT
+from model import GPT, attend
 from sampling.inference_weights import CastLinear, Int8Linear, prepare_for_inference
 
 HEAD_ROWS = 4096  # rows of the output matrix's products at a time: the logits of all would only take memory
@@ -42,9 +41,9 @@ class TrainingProducts:
         self._head = model.output_matrix.detach().to(dtype)
         self._buffers: dict[tuple[int, ...], Tensor] = {}
         self._attentions = config.n_layer
-        shape = (sequences, config.n_head, config.block_size, config.head_size)
-        self._heads = [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3)]
-        self._head_gradients = torch.randn(shape, device=device, dtype=dtype)
+        shapes = [(sequences, heads, config.block_size, config.head_size) for heads in (config.n_head, config.kv_heads, config.kv_heads)]
+        self._heads = [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for shape in shapes]
+        self._head_gradients = torch.randn(shapes[0], device=device, dtype=dtype)
 
     def __call__(self) -> None:
         """All products of the micro-batch, once."""
@@ -54,7 +53,7 @@ class TrainingProducts:
             self._multiply(self._head, min(HEAD_ROWS, self._rows - start))
         query, key, value = self._heads
         for _ in range(self._attentions):
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            mixed = attend(query, key, value, None, 0.0)
             torch.autograd.grad(mixed, self._heads, self._head_gradients)
 
     def _multiply(self, matrix: Tensor, rows: int) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import GPT, NORM_EPSILON, Block, CacheUpdate, RMSNorm, apply_rotary
+from model import GPT, NORM_EPSILON, Block, CacheUpdate, RMSNorm, apply_rotary, attend
 
 PACKED_ROWS = 8  # up to this many, the int8 kernel is bound by memory; above, by its arithmetic
 PACKED_INPUTS = 16  # the kernel reads so many inputs at a time, also past the end of a row
@@ -72,19 +72,22 @@ class InferenceBlock(nn.Module):
         self.gate_up = make_linear(torch.cat([mlp.gate.weight, mlp.up.weight]) * block.mlp_norm.weight)
         self.down = make_linear(mlp.down.weight)
         scales: list[Tensor] = [norm.weight for norm in (attention.query_norm, attention.key_norm) if isinstance(norm, RMSNorm)]
-        self.register_buffer("scales", torch.stack(scales).unsqueeze(1) if scales else None, persistent=False)  # (2, 1, D)
+        self._heads = attention.query.out_features // self.head_size, attention.key.out_features // self.head_size
+        by_head = [scale.expand(heads, -1) for scale, heads in zip(scales, self._heads, strict=False)]
+        self.register_buffer("scales", torch.cat(by_head) if scales else None, persistent=False)  # (H + K, D)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, store: CacheUpdate | None = None) -> Tensor:
         width = x.shape[-1:]
-        qkv = self.qkv.forward(F.rms_norm(x, width, None, NORM_EPSILON)).view(*x.shape[:2], 3, -1, self.head_size)  # (B, T, 3, H, D)
-        query_key = qkv[:, :, :2].float()  # (B, T, 2, H, D)
+        heads, kv_heads = self._heads
+        qkv = self.qkv.forward(F.rms_norm(x, width, None, NORM_EPSILON)).view(*x.shape[:2], -1, self.head_size)  # (B, T, H + 2 K, D)
+        query_key = qkv[:, :, : heads + kv_heads].float()  # (B, T, H + K, D)
         if self.scales is not None:
             query_key = F.rms_norm(query_key, (self.head_size,), None, NORM_EPSILON) * self.scales
-        query, key = apply_rotary(query_key.permute(2, 0, 3, 1, 4), cos, sin)  # (B, H, T, D)
-        value = qkv[:, :, 2].transpose(1, 2)  # (B, H, T, D)
+        rotated = apply_rotary(query_key.transpose(1, 2), cos, sin)  # (B, H + K, T, D)
+        query, key = rotated[:, :heads], rotated[:, heads:]
+        value = qkv[:, :, heads + kv_heads :].transpose(1, 2)  # (B, K, T, D)
         key, value = store(key, value) if store else (key, value.float())
-        causal = mask is None and query.shape[2] == key.shape[2]
-        mixed = F.scaled_dot_product_attention(query.type_as(key), key, value, mask, 0.0, causal)  # (B, H, T, D)
+        mixed = attend(query.type_as(key), key, value, mask, 0.0)  # (B, H, T, D)
         x = x + self.output.forward(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
         gate, up = self.gate_up.forward(F.rms_norm(x, width, None, NORM_EPSILON)).chunk(2, dim=-1)
         return x + self.down.forward(F.silu(gate) * up)

@@ -26,7 +26,7 @@ class KVCache:
         self._use_graph = graphs and self._device.type == "cuda"
         self._graph: _DecodeGraph | None = None
         config = model.config
-        shape = (config.n_layer, 2, max_sequences, config.n_head, config.block_size, config.head_size)
+        shape = (config.n_layer, 2, max_sequences, config.kv_heads, config.block_size, config.head_size)
         if self._device.type == "cpu":
             # Mapped zeros use memory only where something is written, and few sequences fill the context. (numpy's zeros ask for
             # pages of 2 MB, of which a short text in each slot touches them all.)
@@ -118,11 +118,11 @@ def _decode(model: GPT, cache: Tensor, ids: Tensor, positions: Tensor, longest: 
     `longest` is the length of the longest sequence with its new id; `same` says that all have this length.
     """
     count = len(ids)
-    cached = cache[:, :, :count, :, :longest].flatten(0, 1).unbind()  # keys and values of each layer (B, H, S, D)
+    cached = cache[:, :, :count, :, :longest].flatten(0, 1).unbind()  # keys and values of each layer (B, K, S, D)
     mask = None
     if same:
         cos, sin = model.cos[longest - 1 : longest], model.sin[longest - 1 : longest]
-        targets = cache[:, :, :count, :, longest - 1 : longest].flatten(0, 1).unbind()  # (B, H, 1, D)
+        targets = cache[:, :, :count, :, longest - 1 : longest].flatten(0, 1).unbind()  # (B, K, 1, D)
     else:
         cos, sin = (table[positions][:, None, None] for table in (model.cos, model.sin))  # (B, 1, 1, D)
         mask = (torch.arange(longest, device=ids.device) <= positions[:, None])[:, None, None]  # (B, 1, 1, S)

@@ -59,6 +59,9 @@ def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> No
     [
         "--n-head 7",
         "--n-embed 0",
+        "--n-kv-head 3",
+        "--n-kv-head 0",
+        "--mlp-size 0",
         "--batch-size 0",
         "--grad-accum -1",
         "--lr -1",

@@ -218,17 +218,19 @@ def their_name(name: str) -> str:
 
 @pytest.mark.parametrize("tie_embeddings", [True, False])
 @pytest.mark.parametrize("qk_norm", [True, False])
-def test_logits_equal_those_of_transformers(qk_norm: bool, tie_embeddings: bool) -> None:
+@pytest.mark.parametrize(("n_kv_head", "mlp_size"), [(None, None), (2, 96), (1, 40)])
+def test_logits_equal_those_of_transformers(n_kv_head: int | None, mlp_size: int | None, qk_norm: bool, tie_embeddings: bool) -> None:
     transformers: Any = pytest.importorskip("transformers")
-    config = dataclasses.replace(TINY, qk_norm=qk_norm, tie_embeddings=tie_embeddings, rope_theta=500.0)
+    changes: dict[str, Any] = {"qk_norm": qk_norm, "tie_embeddings": tie_embeddings, "n_kv_head": n_kv_head, "mlp_size": mlp_size}
+    config = dataclasses.replace(TINY, rope_theta=500.0, **changes)
     model, ids = random_model(config), some_ids()
     settings = {
         "vocab_size": config.padded_vocab_size,
         "hidden_size": config.n_embed,
-        "intermediate_size": config.mlp_size,
+        "intermediate_size": config.mlp_width,
         "num_hidden_layers": config.n_layer,
         "num_attention_heads": config.n_head,
-        "num_key_value_heads": config.n_head,
+        "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_size,
         "max_position_embeddings": config.block_size,
         "rms_norm_eps": NORM_EPSILON,

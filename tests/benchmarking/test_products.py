@@ -67,6 +67,6 @@ def test_inference_products_are_those_of_scoring() -> None:
 @pytest.mark.parametrize(("dtype", "int8", "width"), [(torch.float32, False, 4), (torch.bfloat16, False, 2), (torch.bfloat16, True, 1)])
 def test_the_bytes_of_a_token_are_all_matrices(dtype: torch.dtype, int8: bool, width: int) -> None:
     model = inference_model(SHAPE, dtype, int8, CPU)
-    C, M = SHAPE.n_embed, SHAPE.mlp_size
+    C, M = SHAPE.n_embed, SHAPE.mlp_width
     assert inference_bytes(model) == width * (SHAPE.n_layer * (4 * C * C + 3 * C * M) + SHAPE.vocab_size * C)
     inference_products(model, 1, 1)()

@@ -18,7 +18,7 @@ from tests.conftest import call_script, fails_with, make_pairs
 JOB_FLAGS = ("--max-new-tokens", 6, "--batch-size", 4, "--seed", 1)
 
 
-def random_model(**changes: int | bool) -> GPT:
+def random_model(**changes: int | bool | None) -> GPT:
     """A model with random weights; weights that start at zero would make every id equally likely."""
     shape: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embed": 16, "block_size": 24, "vocab_size": 400, **changes}
     torch.manual_seed(0)

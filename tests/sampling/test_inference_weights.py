@@ -9,7 +9,16 @@ from sampling.sampler import SamplingParams
 from tests.sampling.conftest import random_model
 
 
-@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}, {"n_embed": 20}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tie_embeddings": False},
+        {"n_embed": 20},
+        {"n_head": 4, "n_kv_head": 2, "mlp_size": 100},
+        {"n_head": 4, "n_kv_head": 1},
+    ],
+)
 def test_lighter_weights_generate_almost_the_same(changes: dict[str, int | bool]) -> None:
     prompt = list(range(12))
     expected = random_model(**changes)(torch.tensor([prompt])).log_softmax(-1)

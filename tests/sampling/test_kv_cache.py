@@ -12,9 +12,10 @@ from sampling.kv_cache import KVCache
 from tests.sampling.conftest import random_model
 
 
-@pytest.fixture(scope="module")
-def model() -> GPT:
-    return random_model()
+@pytest.fixture(scope="module", params=[None, 2, 1])
+def model(request: pytest.FixtureRequest) -> GPT:
+    """With keys and values for each head, for every two, and for all four."""
+    return random_model(n_head=4, n_kv_head=request.param)
 
 
 def full_pass(model: GPT, sequences: list[list[int]]) -> Tensor:
