@@ -32,7 +32,7 @@ EVALUATIONS = 20  # in a run
 class Run:
     """What one training logged: validation loss over tokens and over seconds."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[float, ...]
     seconds: tuple[float, ...]
     losses: tuple[float, ...]
 
@@ -83,29 +83,32 @@ def train(recipe: str, seed: int, arguments: argparse.Namespace, tokens: float) 
 
 
 def as_table(runs: dict[str, list[Run]]) -> str:
-    """Each recipe beside the first: its loss, and what it took to reach the first one's last loss."""
-    first = next(iter(runs.values()))
-    goal = mean(run.losses[-1] for run in first)
+    """Each recipe beside the first: its loss, and what it took to reach the first one's last loss, on the mean curves of the seeds."""
+    means = {name: mean_of(each) for name, each in runs.items()}
+    first = next(iter(means.values()))
+    goal = first.losses[-1]
     lines = [
         f"| recipe | tokens | last loss, by seed | share of the tokens to {goal:.3f} | share of the seconds |",
         "|---|--:|--:|--:|--:|",
     ]
     for name, each in runs.items():
         losses = " ".join(f"{run.losses[-1]:.3f}" for run in each)
-        shares = [
-            _share([run.first_at(goal, getattr(run, axis)) for run in each], mean(getattr(run, axis)[-1] for run in first))
-            for axis in ("tokens", "seconds")
-        ]
-        lines.append(f"| {name} | {each[0].tokens[-1]:,} | {losses} | {shares[0]} | {shares[1]} |")
+        ours = means[name]
+        tokens = _share(ours.first_at(goal, ours.tokens), first.tokens[-1])
+        seconds = _share(ours.first_at(goal, ours.seconds), first.seconds[-1])
+        lines.append(f"| {name} | {each[0].tokens[-1]:,.0f} | {losses} | {tokens} | {seconds} |")
     spread = max(max(run.losses[-1] for run in each) - min(run.losses[-1] for run in each) for each in runs.values())
-    return "\n".join(
-        [*lines, "", f"Largest difference between two seeds of one recipe: {spread:.3f}. Recipes that differ by less do not differ.", ""]
-    )
+    rule = f"Largest difference between two seeds of one recipe: {spread:.3f}. Recipes that differ by less do not differ."
+    return "\n".join([*lines, "", rule, ""])
 
 
-def _share(reached: list[float | None], whole: float) -> str:
-    found = [each for each in reached if each is not None]
-    return f"{mean(found) / whole:.2f}" if len(found) == len(reached) else "not reached"
+def mean_of(runs: Sequence[Run]) -> Run:
+    """The mean curve of runs with the same evaluations."""
+    return Run(*(tuple(map(mean, zip(*(getattr(run, name) for run in runs), strict=True))) for name in ("tokens", "seconds", "losses")))
+
+
+def _share(reached: float | None, whole: float) -> str:
+    return "not reached" if reached is None else f"{reached / whole:.2f}"
 
 
 def draw(folder: Path, runs: dict[str, list[Run]]) -> Path:

@@ -57,10 +57,12 @@ def test_a_loss_is_reached_where_the_curve_first_crosses_it(losses: list[float],
 
 def test_the_table_compares_with_the_first_recipe() -> None:
     slow = [Run((0, 100), (0.0, 50.0), (9.0, 5.0)), Run((0, 100), (0.0, 50.0), (9.0, 5.2))]
-    fast = [Run((0, 40), (0.0, 30.0), (9.0, 5.1)), Run((0, 40), (0.0, 30.0), (9.0, 4.9))]
-    table = as_table({"published": slow, "fast": fast})
-    assert "| published | 100 | 5.000 5.200 | not reached | not reached |" in table  # one seed ends above the mean
-    assert "| fast | 40 | 5.100 4.900 | 0.39 | 0.59 |" in table
+    fast = [Run((0, 40), (0.0, 32.0), (9.0, 5.1)), Run((0, 40), (0.0, 32.0), (9.0, 4.9))]
+    worse = [Run((0, 40), (0.0, 32.0), (9.0, 6.0)), Run((0, 40), (0.0, 32.0), (9.0, 6.1))]
+    table = as_table({"published": slow, "fast": fast, "worse": worse})
+    assert "| published | 100 | 5.000 5.200 | 1.00 | 1.00 |" in table
+    assert "| worse | 40 | 6.000 6.100 | not reached | not reached |" in table
+    assert "| fast | 40 | 5.100 4.900 | 0.39 | 0.62 |" in table
     assert "Largest difference between two seeds of one recipe: 0.200" in table
 
 
