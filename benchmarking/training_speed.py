@@ -173,7 +173,7 @@ def _measure(bench: Bench, contest: Contest) -> Section:
         bounds.append(micro_batch_tokens / products.seconds())
         draw_seconds.append(drawing.seconds())
         for variant in variants:
-            contest.run(variant, 1)  # its memory was used by the one before: page faults would be half of this step on a CPU
+            contest.run(variant, 1)  # its memory was used by the one before: page faults would be a quarter of its first step on a CPU
             seconds, peak = _with_peak(partial(contest.run, variant, steps[variant]), device)
             rates[variant].append(tokens * steps[variant] / sum(seconds.values()))
             phases[variant].append({name: lasted / steps[variant] for name, lasted in seconds.items()})

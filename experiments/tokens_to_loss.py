@@ -8,6 +8,7 @@ read. The first recipe named is the one that the others are compared with: every
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from system.files import atomic_write, lock_folder
 from training.metrics import read_metrics
 
 EVALUATIONS = 20  # in a run
+HEAD_SIZE = 64
+SMALLEST = 4096  # tokens of a run: one step of the published recipe
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.4, help="share of these tokens that the other recipes get")
     parser.add_argument("--shape", default="4x256", help="layers x width; heads of 64 channels, context 256")
     arguments = parser.parse_args()
+    check(arguments)
     open_dataset(Path(arguments.data_dir))  # refuses one that is not finished before anything takes time
     folder = Path(arguments.out_dir)
     with lock_folder(folder, "--out-dir"):
@@ -68,11 +72,21 @@ def main() -> None:
         print(f"\n{table}\nwrote {folder / 'tokens_to_loss.md'}, drew {draw(folder, runs)}")
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be trained before anything takes time."""
+    if not (found := re.fullmatch(r"[1-9]\d*x([1-9]\d*)", arguments.shape)) or int(found[1]) % HEAD_SIZE:
+        raise UserError(f"--shape {arguments.shape}: layers x width, and the width a multiple of {HEAD_SIZE}, as in 4x256", exit_code=2)
+    if not 0 < arguments.share <= 1:
+        raise UserError(f"--share {arguments.share}: above 0, at most 1", exit_code=2)
+    if arguments.tokens * arguments.share < SMALLEST:
+        raise UserError(f"--tokens {arguments.tokens} with --share {arguments.share}: at least {SMALLEST:,} for each recipe", exit_code=2)
+
+
 def train(recipe: str, seed: int, arguments: argparse.Namespace, tokens: float) -> Run:
     """Train by a recipe, or resume, or read what it logged before."""
     layers, _, width = arguments.shape.partition("x")
     folder = Path(arguments.out_dir) / f"{arguments.shape}-{recipe}-{tokens:.0f}-{seed}"
-    shape = ("--n-layer", layers, "--n-embed", width, "--n-head", str(int(width) // 64))
+    shape = ("--n-layer", layers, "--n-embed", width, "--n-head", str(int(width) // HEAD_SIZE))
     where = ("--data-dir", arguments.data_dir, "--out-dir", str(folder), "--seed", str(seed))
     command = [sys.executable, "train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(tokens), EVALUATIONS)]
     print(f"\n$ {' '.join(command[1:])}", flush=True)
@@ -97,6 +111,8 @@ def as_table(runs: dict[str, list[Run]]) -> str:
         tokens = _share(ours.first_at(goal, ours.tokens), first.tokens[-1])
         seconds = _share(ours.first_at(goal, ours.seconds), first.seconds[-1])
         lines.append(f"| {name} | {each[0].tokens[-1]:,.0f} | {losses} | {tokens} | {seconds} |")
+    if min(map(len, runs.values())) < 2:
+        return "\n".join([*lines, "", "One seed does not tell which recipes differ.", ""])
     spread = max(max(run.losses[-1] for run in each) - min(run.losses[-1] for run in each) for each in runs.values())
     rule = f"Largest difference between two seeds of one recipe: {spread:.3f}. Recipes that differ by less do not differ."
     return "\n".join([*lines, "", rule, ""])

@@ -13,7 +13,7 @@ from experiments.recipes import CONTEXT, PUBLISHED, RECIPES, flags_of
 from experiments.tokens_to_loss import Run, as_table
 from presets import TRAIN_PRESETS
 from system.command_line import read_flags
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fails_with
 
 LOSSES = st.lists(st.floats(1, 10), min_size=2, max_size=8)
 
@@ -64,6 +64,13 @@ def test_the_table_compares_with_the_first_recipe() -> None:
     assert "| worse | 40 | 6.000 6.100 | not reached | not reached |" in table
     assert "| fast | 40 | 5.100 4.900 | 0.39 | 0.62 |" in table
     assert "Largest difference between two seeds of one recipe: 0.200" in table
+
+
+@pytest.mark.parametrize("flags", ["--shape big", "--shape 4x100", "--shape 0x64", "--share 0", "--share 2", "--tokens 0", "--tokens 5000"])
+def test_what_cannot_be_trained_is_refused_in_one_line(flags: str, dataset_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.tokens_to_loss", "--data-dir", str(dataset_folder), "--out-dir", str(tmp_path / "out")]
+    fails_with(subprocess.run([*command, *flags.split()], cwd=ROOT, capture_output=True, text=True), 2, flags)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_whole_run(dataset_folder: Path, tmp_path: Path) -> None:
