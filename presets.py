@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from config import (
     BenchmarkConfig,
@@ -19,119 +18,100 @@ from config import (
     TrainConfig,
 )
 
-Preset = TypeVar("Preset")
-
-
-def _with_fast(presets: dict[str, Preset], faster: Callable[[Preset], Preset]) -> dict[str, Preset]:
-    """The presets, and NAME-fast for those of published recipes."""
-    return presets | {f"{name}-fast": faster(presets[name]) for name in ("xcoax", "tinystories")}
+# The recipe that won in experiments/.
+FAST: dict[str, Any] = {
+    "optimizer": "muon",
+    "momentum": 0.9,
+    "beta2": 0.99,
+    "schedule": "wsd",
+    "cooldown_share": 0.6,
+    "min_lr_share": 0.0,
+}
 
 
 def _train_faster(preset: TrainConfig) -> TrainConfig:
-    """The same model by the recipe that won in experiments/, at width 256. Its rates fall with the root of the width."""
+    """The same model by the fast recipe. Its rates, found at width 256, fall with the root of the width."""
     scale = math.sqrt(256 / preset.model.n_embed)
-    return dataclasses.replace(
-        preset,
-        out_dir=f"{preset.out_dir}-fast",
-        optimizer="muon",
-        lr=round(5e-3 * scale, 4),
-        adamw_lr=round(2e-2 * scale, 4),
-        momentum=0.9,
-        beta2=0.99,
-        min_lr_share=0.0,
-        schedule="wsd",
-        cooldown_share=0.6,
-    )
+    return dataclasses.replace(preset, **FAST, lr=round(5e-3 * scale, 4), adamw_lr=round(2e-2 * scale, 4))
 
 
-def _tune_the_faster(preset: FinetuneConfig) -> FinetuneConfig:
-    """The same tuning, of the model that was trained faster."""
-    folder = Path(preset.model_path).parent
-    return dataclasses.replace(preset, model_path=f"{folder}-fast/best_checkpoint.pt", out_dir=f"{preset.out_dir}-fast")
+PREPROCESS_PRESETS = {
+    "xcoax": PreprocessConfig(),
+    "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
+    "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
+}
 
-
-PREPROCESS_PRESETS = _with_fast(
-    {
-        "xcoax": PreprocessConfig(),
-        "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
-        "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
-    },
-    lambda same: same,
-)
-
-TRAIN_PRESETS = _with_fast(
-    {
-        "xcoax": TrainConfig(),
-        "tinystories": TrainConfig(
-            data_dir="data/tinystories",
-            out_dir="out/tinystories",
-            model=ModelConfig(n_layer=8, n_head=8, n_embed=512, block_size=512),
-            grad_accum=1,
-            lr=1e-3,
-            warmup_steps=200,
-        ),
-        "demo": TrainConfig(
+TRAIN_PRESETS = {
+    "xcoax": TrainConfig(),
+    "tinystories": TrainConfig(
+        data_dir="data/tinystories",
+        out_dir="out/tinystories",
+        model=ModelConfig(n_layer=8, n_head=8, n_embed=512, block_size=512),
+        grad_accum=1,
+        lr=1e-3,
+        warmup_steps=200,
+    ),
+    "demo": _train_faster(
+        TrainConfig(
             data_dir="data/demo",
             out_dir="out/demo",
             model=ModelConfig(n_layer=4, n_head=4, n_embed=128, block_size=128),
             batch_size=32,
             grad_accum=1,
             max_steps=400,
-            optimizer="muon",
-            lr=3e-3,
-            min_lr_share=0.0,
             warmup_steps=20,
-            schedule="wsd",
             eval_every=200,
             eval_tokens=1 << 15,
             log_every=20,
             sample_tokens=48,
             compile=False,
-        ),
-    },
-    _train_faster,
-)
+        )
+    ),
+}
 
-INSTRUCT_PRESETS = _with_fast(
-    {
-        "xcoax": InstructConfig(),
-        "tinystories": InstructConfig(data_dir="data/tinystories-instruct", tokenizer="data/tinystories", vocab_size=4096, block_size=512),
-        "demo": InstructConfig(
-            data_dir="data/demo-instruct",
-            input=("data/demo-world/pairs_train.jsonl",),
-            tokenizer="data/demo",
-            vocab_size=1024,
-            val_share=0.05,
-            block_size=128,
-        ),
-    },
-    lambda same: same,
-)
+INSTRUCT_PRESETS = {
+    "xcoax": InstructConfig(),
+    "tinystories": InstructConfig(data_dir="data/tinystories-instruct", tokenizer="data/tinystories", vocab_size=4096, block_size=512),
+    "demo": InstructConfig(
+        data_dir="data/demo-instruct",
+        input=("data/demo-world/pairs_train.jsonl",),
+        tokenizer="data/demo",
+        vocab_size=1024,
+        val_share=0.05,
+        block_size=128,
+    ),
+}
 
-FINETUNE_PRESETS = _with_fast(
-    {
-        "xcoax": FinetuneConfig(),
-        "tinystories": FinetuneConfig(
-            model_path="out/tinystories/best_checkpoint.pt", data_dir="data/tinystories-instruct", out_dir="out/tinystories-instruct"
-        ),
-        "demo": FinetuneConfig(
-            model_path="out/demo/best_checkpoint.pt",
-            data_dir="data/demo-instruct",
-            out_dir="out/demo-instruct",
-            epochs=8,
-            batch_size=16,
-            optimizer="muon",
-            lr=3e-3,
-            min_lr_share=0.0,
-            warmup_steps=20,
-            schedule="wsd",
-            eval_every=200,
-            log_every=20,
-            compile=False,
-        ),
-    },
-    _tune_the_faster,
-)
+FINETUNE_PRESETS = {
+    "xcoax": FinetuneConfig(),
+    "tinystories": FinetuneConfig(
+        model_path="out/tinystories/best_checkpoint.pt", data_dir="data/tinystories-instruct", out_dir="out/tinystories-instruct"
+    ),
+    "demo": FinetuneConfig(
+        model_path="out/demo/best_checkpoint.pt",
+        data_dir="data/demo-instruct",
+        out_dir="out/demo-instruct",
+        epochs=8,
+        batch_size=16,
+        lr=5e-3,
+        adamw_lr=2e-2,
+        warmup_steps=20,
+        eval_every=200,
+        log_every=20,
+        compile=False,
+        **FAST,
+    ),
+}
+
+for name in ("xcoax", "tinystories"):  # the published recipes; NAME-fast is the same model by the fast one
+    fast = f"{name}-fast"
+    PREPROCESS_PRESETS[fast] = PREPROCESS_PRESETS[name]
+    INSTRUCT_PRESETS[fast] = INSTRUCT_PRESETS[name]
+    trained, tuned = TRAIN_PRESETS[name], FINETUNE_PRESETS[name]
+    TRAIN_PRESETS[fast] = dataclasses.replace(_train_faster(trained), out_dir=f"{trained.out_dir}-fast")
+    FINETUNE_PRESETS[fast] = dataclasses.replace(
+        tuned, model_path=f"{trained.out_dir}-fast/best_checkpoint.pt", out_dir=f"{tuned.out_dir}-fast"
+    )
 
 SAMPLE_PRESETS = {
     name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(500, preset.model.block_size // 2))

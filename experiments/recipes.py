@@ -1,6 +1,9 @@
 """The recipes that are compared: the published one, ours, each idea of ours alone, and ours without it."""
 
+import math
+
 CONTEXT = 256
+WIDTH = 256  # of the model that the rates are for
 EVALUATION_TOKENS = 1 << 16
 
 PUBLISHED = {  # its shape of schedule; the rate suits a small model, and a step is 4,096 tokens
@@ -37,9 +40,15 @@ RECIPES = {
 }
 
 
-def flags_of(recipe: str, tokens: int, evaluations: int) -> list[str]:
-    """The flags of train_xcoax.py that train for so many tokens, with evaluations at equal distances."""
+def flags_of(recipe: str, width: int, tokens: int, evaluations: int) -> list[str]:
+    """The flags of train_xcoax.py that train for so many tokens, with evaluations at equal distances.
+
+    With Muon the rates fall with the root of the width, as those of the preset xcoax-fast do.
+    """
     settings = RECIPES[recipe]
+    if settings["optimizer"] == "muon":
+        scale = math.sqrt(WIDTH / width)
+        settings = settings | {name: f"{float(settings[name]) * scale:.4g}" for name in ("lr", "adamw-lr") if name in settings}
     steps = max(1, tokens // (CONTEXT * int(settings["batch-size"])))
     run = {
         "block-size": CONTEXT,

@@ -88,7 +88,7 @@ def train(recipe: str, seed: int, arguments: argparse.Namespace, tokens: float) 
     folder = Path(arguments.out_dir) / f"{arguments.shape}-{recipe}-{tokens:.0f}-{seed}"
     shape = ("--n-layer", layers, "--n-embed", width, "--n-head", str(int(width) // HEAD_SIZE))
     where = ("--data-dir", arguments.data_dir, "--out-dir", str(folder), "--seed", str(seed))
-    command = [sys.executable, "train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(tokens), EVALUATIONS)]
+    command = [sys.executable, "train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(width), int(tokens), EVALUATIONS)]
     print(f"\n$ {' '.join(command[1:])}", flush=True)
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"the training in {folder} failed. Run the same command again to go on")
