@@ -35,13 +35,13 @@ def _train_faster(preset: TrainConfig) -> TrainConfig:
     return dataclasses.replace(preset, **FAST, lr=round(5e-3 * scale, 4), adamw_lr=round(2e-2 * scale, 4))
 
 
-PREPROCESS_PRESETS = {
+_PREPROCESS = {
     "xcoax": PreprocessConfig(),
     "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
     "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
 }
 
-TRAIN_PRESETS = {
+_TRAIN = {
     "xcoax": TrainConfig(),
     "tinystories": TrainConfig(
         data_dir="data/tinystories",
@@ -69,7 +69,7 @@ TRAIN_PRESETS = {
     ),
 }
 
-INSTRUCT_PRESETS = {
+_INSTRUCT = {
     "xcoax": InstructConfig(),
     "tinystories": InstructConfig(data_dir="data/tinystories-instruct", tokenizer="data/tinystories", vocab_size=4096, block_size=512),
     "demo": InstructConfig(
@@ -82,7 +82,7 @@ INSTRUCT_PRESETS = {
     ),
 }
 
-FINETUNE_PRESETS = {
+_FINETUNE = {
     "xcoax": FinetuneConfig(),
     "tinystories": FinetuneConfig(
         model_path="out/tinystories/best_checkpoint.pt", data_dir="data/tinystories-instruct", out_dir="out/tinystories-instruct"
@@ -103,15 +103,24 @@ FINETUNE_PRESETS = {
     ),
 }
 
-for name in ("xcoax", "tinystories"):  # the published recipes; NAME-fast is the same model by the fast one
-    fast = f"{name}-fast"
-    PREPROCESS_PRESETS[fast] = PREPROCESS_PRESETS[name]
-    INSTRUCT_PRESETS[fast] = INSTRUCT_PRESETS[name]
-    trained, tuned = TRAIN_PRESETS[name], FINETUNE_PRESETS[name]
-    TRAIN_PRESETS[fast] = dataclasses.replace(_train_faster(trained), out_dir=f"{trained.out_dir}-fast")
-    FINETUNE_PRESETS[fast] = dataclasses.replace(
-        tuned, model_path=f"{trained.out_dir}-fast/best_checkpoint.pt", out_dir=f"{tuned.out_dir}-fast"
+_PUBLISHED = ("xcoax", "tinystories")  # recipes; NAME-fast is the same model by the fast one
+
+PREPROCESS_PRESETS = _PREPROCESS | {f"{name}-fast": _PREPROCESS[name] for name in _PUBLISHED}
+
+TRAIN_PRESETS = _TRAIN | {
+    f"{name}-fast": dataclasses.replace(_train_faster(_TRAIN[name]), out_dir=f"{_TRAIN[name].out_dir}-fast") for name in _PUBLISHED
+}
+
+INSTRUCT_PRESETS = _INSTRUCT | {f"{name}-fast": _INSTRUCT[name] for name in _PUBLISHED}
+
+FINETUNE_PRESETS = _FINETUNE | {
+    f"{name}-fast": dataclasses.replace(
+        _FINETUNE[name],
+        model_path=f"{TRAIN_PRESETS[f'{name}-fast'].out_dir}/best_checkpoint.pt",
+        out_dir=f"{_FINETUNE[name].out_dir}-fast",
     )
+    for name in _PUBLISHED
+}
 
 SAMPLE_PRESETS = {
     name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(500, preset.model.block_size // 2))
