@@ -39,6 +39,9 @@ _PREPROCESS = {
     "xcoax": PreprocessConfig(),
     "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
     "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
+    "fineweb": PreprocessConfig(data_dir="data/fineweb", subset="CC-MAIN-2024-51", vocab_size=50_257),
+    "gibberish": PreprocessConfig(data_dir="data/gibberish", dataset="HuggingFaceFW/fineweb-edu", subset="default", vocab_size=52_000),
+    "babygpt": PreprocessConfig(data_dir="data/babygpt", subset="sample-10BT", vocab_size=50_257),
 }
 
 _TRAIN = {
@@ -67,6 +70,25 @@ _TRAIN = {
             compile=False,
         )
     ),
+    "fineweb": TrainConfig(
+        data_dir="data/fineweb",
+        out_dir="out/fineweb",
+        model=ModelConfig(n_layer=8, n_head=8, n_embed=512),
+        batch_size=128,
+        grad_accum=3,
+        lr=7e-4,
+    ),
+    "gibberish": TrainConfig(
+        data_dir="data/gibberish",
+        out_dir="out/gibberish",
+        model=ModelConfig(n_layer=24, n_head=12, n_embed=1536, tie_embeddings=False, mlp_size=6144),
+        batch_size=72,
+        lr=6e-4,
+        eval_every=1000,
+        dtype="float16",
+        checkpoint_activations=True,
+    ),
+    "babygpt": TrainConfig(data_dir="data/babygpt", out_dir="out/babygpt", model=ModelConfig(n_layer=12, n_head=12, n_embed=768), lr=6e-4),
 }
 
 _INSTRUCT = {
@@ -80,6 +102,9 @@ _INSTRUCT = {
         val_share=0.05,
         block_size=128,
     ),
+    "fineweb": InstructConfig(data_dir="data/fineweb-instruct", tokenizer="data/fineweb", vocab_size=50_257),
+    "gibberish": InstructConfig(data_dir="data/gibberish-instruct", tokenizer="data/gibberish", vocab_size=52_000),
+    "babygpt": InstructConfig(data_dir="data/babygpt-instruct", tokenizer="data/babygpt", vocab_size=50_257),
 }
 
 _FINETUNE = {
@@ -101,6 +126,10 @@ _FINETUNE = {
         compile=False,
         **FAST,
     ),
+    **{
+        name: FinetuneConfig(model_path=f"out/{name}/best_checkpoint.pt", data_dir=f"data/{name}-instruct", out_dir=f"out/{name}-instruct")
+        for name in ("fineweb", "gibberish", "babygpt")
+    },
 }
 
 _PUBLISHED = ("xcoax", "tinystories")  # recipes; NAME-fast is the same model by the fast one

@@ -19,7 +19,7 @@ class Checked(Protocol):
 
 
 # The names of data sets in commands of earlier versions of the published project.
-EARLIER_NAMES = {"tiny": "tinystories", "fineweb": "xcoax"}
+EARLIER_NAMES = {"tiny": "tinystories"}
 
 Config = TypeVar("Config", bound=Checked)
 

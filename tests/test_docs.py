@@ -25,6 +25,7 @@ from presets import (
     TRAIN_PRESETS,
 )
 from system.command_line import read_flags
+from system.device_names import PEAK_TFLOPS
 from tests.conftest import ROOT, copy_project
 
 README = ROOT / "README.md"
@@ -114,20 +115,43 @@ def test_every_file_that_is_named_exists() -> None:
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
 
 
-def test_the_table_of_presets_is_the_config() -> None:
-    for name, train in TRAIN_PRESETS.items():
-        if name.endswith("-fast"):  # the same model, by another recipe
-            assert f"`{name}`" in TEXTS[README]
-            continue
-        vocab_size = PREPROCESS_PRESETS[name].vocab_size
-        with torch.device("meta"):
-            model = GPT(dataclasses.replace(train.model, vocab_size=vocab_size))
-        shape = train.model
-        row = next(line for line in TEXTS[README].splitlines() if line.startswith(f"| `{name}` |"))
-        assert f"| {shape.n_layer}, {shape.n_head}, {shape.n_embed}, {shape.block_size} | {model.count_parameters() / 1e6:.1f} M |" in row
-        assert f"{vocab_size:,} ids" in row
-        assert f"{train.sequences_per_step * shape.block_size:,} tokens × {train.max_steps:,} steps" in row
-        assert f" {train.schedule}," in row
+def made(preset: str) -> GPT:
+    """The model of a preset, without memory for its weights."""
+    with torch.device("meta"):
+        return GPT(dataclasses.replace(TRAIN_PRESETS[preset].model, vocab_size=PREPROCESS_PRESETS[preset].vocab_size))
+
+
+def row_of(page: Path, preset: str) -> str:
+    """The first row of a table of presets on a page."""
+    return next(line for line in TEXTS[page].splitlines() if line.startswith(f"| `{preset}` |"))
+
+
+@pytest.mark.parametrize("preset", ["xcoax", "tinystories", "demo"])
+def test_the_table_of_presets_is_the_config(preset: str) -> None:
+    train, row = TRAIN_PRESETS[preset], row_of(README, preset)
+    shape = train.model
+    assert (
+        f"| {shape.n_layer}, {shape.n_head}, {shape.n_embed}, {shape.block_size} | {made(preset).count_parameters() / 1e6:.1f} M |" in row
+    )
+    assert f"{PREPROCESS_PRESETS[preset].vocab_size:,} ids" in row
+    assert f"{train.sequences_per_step * shape.block_size:,} tokens × {train.max_steps:,} steps" in row
+    assert f" {train.schedule}," in row
+
+
+@pytest.mark.parametrize("preset", ["tinystories", "fineweb", "gibberish", "babygpt"])
+def test_the_table_of_relatives_is_the_config_and_what_it_computes(preset: str) -> None:
+    train, model = TRAIN_PRESETS[preset], made(preset)
+    shape, count, ids = train.model, model.count_parameters(), PREPROCESS_PRESETS[preset].vocab_size
+    tokens = train.sequences_per_step * shape.block_size
+    recomputing = 4 / 3 if train.checkpoint_activations else 1
+    hours = model.flops_per_token() * tokens * train.max_steps * recomputing / (0.4 * 1e12 * PEAK_TFLOPS["NVIDIA L40"]) / 3600
+    row = row_of(ROOT / "docs" / "relatives.md", preset)
+    assert row.startswith(f"| `{preset}` | {shape.n_layer}, {shape.n_head}, {shape.n_embed}, {shape.block_size} | {count / 1e6:,.1f} M |")
+    assert row.endswith(f"| {ids:,} | {tokens:,} × {train.max_steps:,} | {hours:.1f} | {16 * count / 1e9:.1f} |")
+
+
+def test_every_preset_is_in_the_readme() -> None:
+    assert all(f"`{preset}`" in TEXTS[README] for preset in TRAIN_PRESETS)
 
 
 def test_no_link_is_dead() -> None:

@@ -1,6 +1,7 @@
 """Pretraining as a task: its data, its validation windows, its sample text."""
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from config import TrainConfig
 from formats.checkpoint import load_checkpoint
 from formats.shards import open_dataset
 from model import GPT
+from presets import TRAIN_PRESETS
 from system.errors import UserError
-from tests.conftest import fails_with
+from tests.conftest import call_script, fails_with
 from tests.training.counting import SHAPE
 from tests.training.runs import Run, pretrain
 from tokens.tokenizer import Tokenizer
@@ -77,3 +79,17 @@ def test_the_data_is_described_in_tokens_and_epochs(dataset_folder: Path) -> Non
     assert describe_data(config, dataset) == (
         f"{available:,} training tokens in data/x, backward; 48 in a step, 4,800 in all, {4800 / available:.2f} epochs"
     )
+
+
+@pytest.mark.parametrize("preset", TRAIN_PRESETS)
+def test_every_preset_starts(preset: str, dataset_folder: Path, tmp_path: Path) -> None:
+    """Its width, MLP, dtype and recipe, with few layers, short sequences and steps of one sequence."""
+    small = ("--n-layer", 2, "--batch-size", 1, "--grad-accum", 1, "--block-size", 64, "--max-steps", 2, "--warmup-steps", 1)
+    quick = ("--eval-tokens", 128, "--sample-tokens", 4, "--log-every", 1, "--no-compile")
+    result = call_script("train_xcoax.py", preset, "--data-dir", dataset_folder, "--out-dir", tmp_path, *small, *quick)
+    assert result.returncode == 0, result.stderr
+    losses = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    shape = load_checkpoint(tmp_path / "best_checkpoint.pt").model_config
+    assert (shape.n_embed, shape.mlp_width) == (TRAIN_PRESETS[preset].model.n_embed, TRAIN_PRESETS[preset].model.mlp_width)
