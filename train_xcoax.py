@@ -2,6 +2,7 @@
 
     python train_xcoax.py
     python train_xcoax.py tinystories --max-steps 2000
+    python train_xcoax.py --dry-run
     python train_xcoax.py --plot
 
 You can stop it at any time; run the same command again to resume from the last checkpoint.
@@ -17,6 +18,7 @@ from presets import TRAIN_PRESETS
 from system.command_line import read_flags
 from system.device import explain_out_of_memory
 from system.files import lock_folder
+from training.dry_run import describe_run, with_vocabulary
 from training.loss_curve import draw_loss_curve
 from training.pretraining import describe_data, open_training_data, pretraining_task
 from training.run import run_training
@@ -27,6 +29,9 @@ def main() -> None:
     folder = Path(config.out_dir)
     if config.plot:
         print(f"drew {draw_loss_curve(folder)}")
+        return
+    if config.dry_run:
+        print(describe_run(with_vocabulary(config)))
         return
     dataset, tokenizer = open_training_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))

@@ -101,5 +101,5 @@ def test_help_names_the_presets_and_the_one_whose_defaults_it_shows(capsys: pyte
         train_flags("demo", "--help")
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Presets, named first: xcoax, tinystories, demo, fineweb, gibberish, babygpt, xcoax-fast, tinystories-fast. The defaults below are those of 'demo'." in text
+    assert f"Presets, named first: {', '.join(TRAIN_PRESETS)}. The defaults below are those of 'demo'." in text
     assert "(default: 400)" in text  # its --max-steps
