@@ -22,6 +22,8 @@ from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
 from training.task import TrainingTask
 
+CPU_FLOPS = 2e11  # of two cores, roughly, for a warning
+
 
 def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[], GPT], longer: str, *facts: str) -> None:
     """Train a new model, or resume. `longer` is the flag that extends a finished run."""
@@ -47,7 +49,7 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     require_disk_space(folder, model)
     trainer = Trainer(config, model, task, device, dtype)
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
-    print(describe_settings(config, size, *facts))
+    print(describe_settings(config, size, *facts, *long_step(config, model, device)))
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
@@ -111,6 +113,18 @@ def is_finished(config: LoopConfig, last: Checkpoint) -> bool:
 def _recorded_changes(last: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
     """What differs among the settings that the checkpoint recorded; an earlier version did not know all of them."""
     return changed_settings(last.must_match, {name: value for name, value in wanted.items() if name in last.must_match})
+
+
+def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]:
+    """A warning, if a step will take a CPU minutes: the published run is for a GPU."""
+    operations = model.flops_per_token() * config.sequences_per_step * config.model.block_size
+    minutes = operations / CPU_FLOPS / 60
+    if device.type != "cpu" or minutes < 2:
+        return []
+    return [
+        f"warning: a step is {operations / 1e12:,.0f} TFLOP, about {minutes:,.0f} minutes for two CPU cores. Without a GPU start from "
+        "the preset demo, or use a smaller --batch-size and --grad-accum"
+    ]
 
 
 def require_disk_space(folder: Path, model: GPT) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from formats.checkpoint import load_checkpoint
 from model import GPT
+from presets import TRAIN_PRESETS
 from system.errors import UserError
 from system.files import lock_folder
 from tests.conftest import ROOT, fails_with
@@ -23,7 +24,7 @@ from tests.training.counting import make_trainer
 from tests.training.runs import PRETRAINING, Run, pretrain, pretraining_command, resumed_step
 from training.metrics import read_metrics
 from training.optimizer import Optimizers
-from training.run import require_disk_space
+from training.run import long_step, require_disk_space
 
 
 @contextlib.contextmanager
@@ -185,3 +186,13 @@ def test_running_out_of_memory_in_the_optimizer_step_ends_in_one_line(dataset_fo
     with mock.patch.object(Optimizers, "step", side_effect=torch.OutOfMemoryError(message)):
         result = pretrain(dataset_folder, tmp_path, *PRETRAINING)
     fails_with(result, 1, "Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Try a smaller model, or --device cpu")
+
+
+@pytest.mark.parametrize(("preset", "device", "warns"), [("xcoax", "cpu", True), ("xcoax", "cuda", False), ("demo", "cpu", False)])
+def test_a_step_of_minutes_on_a_cpu_is_announced(preset: str, device: str, warns: bool) -> None:
+    config = TRAIN_PRESETS[preset]
+    with torch.device("meta"):
+        model = GPT(config.model)
+    text = "".join(long_step(config, model, torch.device(device)))
+    assert ("a step is 273 TFLOP, about 23 minutes" in text) == warns, text
+    assert bool(text) == warns
