@@ -200,11 +200,12 @@ class TrainConfig(LoopConfig):
     eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same.
     sample_tokens: int = 64  # Tokens of sample text shown at an evaluation; 0 turns it off.
     sample_prompt: str = "The end."  # Prompt of the sample text: an ending, or for a forward model a beginning.
-    dry_run: bool = False  # Print the shape, the memory and the hours that the run would take, and stop.
+    dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on a GPU, and stop.
 
     def check(self) -> None:
         super().check()
         self.model.check()
+        require(not (self.dry_run and self.plot), "--dry-run and --plot: use only one of them")
         require_positive(self, "eval_tokens")
         require_not_negative(self, "sample_tokens")
 

@@ -118,7 +118,7 @@ _FINETUNE = {
         out_dir="out/demo-instruct",
         epochs=8,
         batch_size=16,
-        lr=5e-3,
+        lr=5e-3,  # below the rates of its pretraining
         adamw_lr=2e-2,
         warmup_steps=20,
         eval_every=200,
@@ -132,15 +132,15 @@ _FINETUNE = {
     },
 }
 
-_PUBLISHED = ("xcoax", "tinystories")  # recipes; NAME-fast is the same model by the fast one
+_WITH_FAST = ("xcoax", "tinystories")  # NAME-fast trains the same model by the fast recipe
 
-PREPROCESS_PRESETS = _PREPROCESS | {f"{name}-fast": _PREPROCESS[name] for name in _PUBLISHED}
+PREPROCESS_PRESETS = _PREPROCESS | {f"{name}-fast": _PREPROCESS[name] for name in _WITH_FAST}
 
 TRAIN_PRESETS = _TRAIN | {
-    f"{name}-fast": dataclasses.replace(_train_faster(_TRAIN[name]), out_dir=f"{_TRAIN[name].out_dir}-fast") for name in _PUBLISHED
+    f"{name}-fast": dataclasses.replace(_train_faster(_TRAIN[name]), out_dir=f"{_TRAIN[name].out_dir}-fast") for name in _WITH_FAST
 }
 
-INSTRUCT_PRESETS = _INSTRUCT | {f"{name}-fast": _INSTRUCT[name] for name in _PUBLISHED}
+INSTRUCT_PRESETS = _INSTRUCT | {f"{name}-fast": _INSTRUCT[name] for name in _WITH_FAST}
 
 FINETUNE_PRESETS = _FINETUNE | {
     f"{name}-fast": dataclasses.replace(
@@ -148,7 +148,7 @@ FINETUNE_PRESETS = _FINETUNE | {
         model_path=f"{TRAIN_PRESETS[f'{name}-fast'].out_dir}/best_checkpoint.pt",
         out_dir=f"{_FINETUNE[name].out_dir}-fast",
     )
-    for name in _PUBLISHED
+    for name in _WITH_FAST
 }
 
 SAMPLE_PRESETS = {

@@ -50,7 +50,8 @@ class TerminalSampler:
             tokens = sum(text.tokens for text in texts)
             early_ends = dict.fromkeys(self._early_end(text, config) for text in texts)
             self._screen.say(
-                f"{tokens} token{'s' * (tokens != 1)} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends)
+                f"{tokens} token{'s' * (tokens != 1)} in {seconds:.{1 if seconds >= 1 else 2}f} s, "
+                f"{tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends)
             )
 
     def generate_once(self, given: str, config: SamplerConfig) -> None:

@@ -1,6 +1,5 @@
 """What a training run would take: parameters, memory by part, hours. Needs neither data nor a GPU."""
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from config import TrainConfig
 from formats.shards import open_dataset
-from model import GPT
+from model import CHUNK_ROWS, GPT
 from presets import PREPROCESS_PRESETS
 from system.device import autocast, choose_dtype, device_name
 from system.device_names import PEAK_TFLOPS
@@ -32,35 +31,45 @@ def describe_run(config: TrainConfig) -> str:
         }
     dtype = torch.bfloat16 if config.dtype == "auto" else choose_dtype(config.dtype, torch.device("cpu"))
     first = activation_bytes(config, 1, dtype)
-    all_at_once = first + (activation_bytes(config, 2, dtype) - first) * (config.batch_size - 1)
+    each = activation_bytes(config, 2, dtype) - first
     weights = _bytes(list(model.parameters()))
     step = config.sequences_per_step * shape.block_size
     total = "" if config.hours else f"; {config.max_steps:,} steps, {config.max_steps * step / 1e6:,.1f} million tokens in all"
-    sizes = {"weights": weights, "gradients": weights, **kept, f"activations of {config.batch_size} sequences": all_at_once}
+
+    def sizes(sequences: int) -> dict[str, float]:
+        logits = min(CHUNK_ROWS, sequences * shape.block_size) * shape.vocab_size * (4 + 2 * dtype.itemsize)
+        return {
+            "weights": weights,
+            "gradients": weights,
+            **kept,
+            f"activations of {sequences} sequences": first + each * (sequences - 1),
+            "logits of a chunk": logits,
+        }
+
     return "\n".join(
         (
-            f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, {shape.vocab_size:,} ids: "
+            f"layers {shape.n_layer}, heads {shape.n_head}, width {shape.n_embed}, context {shape.block_size:,}, ids {shape.vocab_size:,}: "
             f"{model.count_parameters() / 1e6:,.1f} M parameters",
             f"a step: {config.batch_size} × {config.grad_accum} sequences, {step:,} tokens{total}",
-            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}; compiled code needs less:",
-            *(f"  {name:<30}{size / 1e6:10,.0f}" for name, size in sizes.items()),
-            f"  {'together':<30}{sum(sizes.values()) / 1e6:10,.0f}",
-            f"If that does not fit, fewer sequences are computed at once, down to one: "
-            f"{(sum(sizes.values()) - all_at_once + first) / 1e6:,.0f} MB.",
-            *_times(config, model.flops_per_token()),
+            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}, without what is only there for a moment:",
+            *(f"  {name:<30}{size / 1e6:10,.0f}" for name, size in sizes(config.batch_size).items()),
+            f"  {'together at least':<30}{sum(sizes(config.batch_size).values()) / 1e6:10,.0f}",
+            "If that does not fit, fewer sequences are computed at once; with one, together at least "
+            f"{sum(sizes(1).values()) / 1e6:,.0f} MB.",
+            *_times(config, model.flops_per_token(), dtype),
         )
     )
 
 
 def with_vocabulary(config: TrainConfig) -> TrainConfig:
-    """The run with the number of ids of its data folder or, if that is not there yet, of the preset that makes it."""
+    """The run with the number of ids of its data folder or, if that is not there yet, of the preset that makes it, or the default."""
     folder = Path(config.data_dir)
+    made = [preset.vocab_size for preset in PREPROCESS_PRESETS.values() if Path(preset.data_dir) == folder]
     if (folder / "meta.json").is_file():
-        count = open_dataset(folder).vocab_size
-    else:
-        default = PREPROCESS_PRESETS["xcoax"]
-        count = next((preset for preset in PREPROCESS_PRESETS.values() if preset.data_dir == config.data_dir), default).vocab_size
-    return replace(config, model=replace(config.model, vocab_size=count))
+        made = [open_dataset(folder).vocab_size]
+    elif not made:
+        print(f"{folder} is not there yet: {config.model.vocab_size:,} ids are assumed")
+    return replace(config, model=replace(config.model, vocab_size=made[0])) if made else config
 
 
 def activation_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype) -> int:
@@ -71,14 +80,14 @@ def activation_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype) ->
     return stored
 
 
-def _stored_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype, recompute: bool, fake: bool = True) -> int:
+def _stored_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype, recompute: bool) -> int:
     kept: dict[int, Tensor] = {}  # by storage; several tensors may share one
 
     def keep(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
-    with FakeTensorMode() if fake else contextlib.nullcontext():
+    with FakeTensorMode():
         model = GPT(config.model)
         model.checkpoint_activations = recompute
         ids = torch.zeros(sequences, config.model.block_size, dtype=torch.int64)
@@ -90,21 +99,26 @@ def _stored_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype, recom
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _times(config: TrainConfig, flops_per_token: float) -> list[str]:
+def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> list[str]:
     """A line for each GPU: the one of this machine, or else all whose peak is known."""
+    if dtype == torch.float32:
+        return ["Hours: not computed, because only the peaks of 16-bit products are known."]
     here = device_name(torch.device("cuda")) if torch.cuda.is_available() else None
     peaks = {here: PEAK_TFLOPS[here]} if here in PEAK_TFLOPS else PEAK_TFLOPS
     per_hour = {name: SHARE_OF_PEAK * tflops * 1e12 * 3600 / flops_per_token for name, tflops in peaks.items()}  # tokens
     if config.checkpoint_activations:
         per_hour = {name: rate * 3 / 4 for name, rate in per_hour.items()}  # a second forward pass
     if config.hours:
-        head = f"Million tokens in {config.hours:g} hours at {SHARE_OF_PEAK:.0%} of a GPU's peak"
+        head = f"Million tokens in {config.hours:g} hours"
         values = {name: rate * config.hours / 1e6 for name, rate in per_hour.items()}
     else:
-        head = f"Hours at {SHARE_OF_PEAK:.0%} of a GPU's peak"
+        head = "Hours"
         tokens = config.max_steps * config.sequences_per_step * config.model.block_size
         values = {name: tokens / rate for name, rate in per_hour.items()}
-    return [f"{head}, without evaluations:", *(f"  {name:<30}{value:10,.2f}" for name, value in values.items())]
+    return [
+        f"{head}, without evaluations, if the GPU reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
+        *(f"  {name:<30}{value:10,.4f}" if value < 0.1 else f"  {name:<30}{value:10,.1f}" for name, value in values.items()),
+    ]
 
 
 def _bytes(tensors: list[Tensor]) -> int:

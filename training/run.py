@@ -17,12 +17,13 @@ from system.device import choose_device, choose_dtype, device_name
 from system.errors import UserError, first_line
 from system.files import write_json
 from system.memory import keep_freed_memory
+from system.processors import usable_processors
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
 from training.task import TrainingTask
 
-CPU_FLOPS = 2e11  # of two cores, roughly, for a warning
+CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
 
 def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[], GPT], longer: str, *facts: str) -> None:
@@ -49,7 +50,7 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     require_disk_space(folder, model)
     trainer = Trainer(config, model, task, device, dtype)
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
-    print(describe_settings(config, size, *facts, *long_step(config, model, device)))
+    print(describe_settings(config, size, *facts, *([] if last else long_step(config, model, device))))
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
@@ -118,12 +119,13 @@ def _recorded_changes(last: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
 def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]:
     """A warning, if a step will take a CPU minutes: the published run is for a GPU."""
     operations = model.flops_per_token() * config.sequences_per_step * config.model.block_size
-    minutes = operations / CPU_FLOPS / 60
+    cores = usable_processors()
+    minutes = operations / (CORE_FLOPS * cores) / 60
     if device.type != "cpu" or minutes < 2:
         return []
     return [
-        f"warning: a step is {operations / 1e12:,.0f} TFLOP, about {minutes:,.0f} minutes for two CPU cores. Without a GPU start from "
-        "the preset demo, or use a smaller --batch-size and --grad-accum"
+        f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {cores} CPU cores. "
+        "Without a GPU use a smaller --batch-size and --grad-accum, and for a new model a smaller shape, as the preset demo has"
     ]
 
 

@@ -52,11 +52,13 @@ def test_recomputed_blocks_keep_less() -> None:
 def test_parts_and_hours_are_arithmetic() -> None:
     text = describe_run(with_vocabulary(TRAIN_PRESETS["gibberish"]))
     sizes = {name.strip(): float(size.replace(",", "")) for name, size in re.findall(r"^  (.{30}) *([\d,.]+)$", text, re.MULTILINE)}
-    assert "24 layers, 12 heads, width 1536, context 1,024, 52,000 ids: 1,065.9 M parameters" in text
+    assert "layers 24, heads 12, width 1536, context 1,024, ids 52,000: 1,065.9 M parameters" in text
     assert sizes["weights"] == sizes["gradients"] == pytest.approx(4 * 1065.9, abs=0.5)
     assert sizes["adamw"] == pytest.approx(8 * 1065.9, abs=0.5)
-    parts = [size for name, size in sizes.items() if name in ("weights", "gradients", "adamw") or name.startswith("activations")]
-    assert sizes["together"] == pytest.approx(sum(parts), abs=2)
+    assert sizes["logits of a chunk"] == pytest.approx(4096 * 52_000 * 8 / 1e6, abs=1)
+    parts = [size for name, size in sizes.items() if not name.startswith(("together", "NVIDIA"))]
+    assert len(parts) == 5
+    assert sizes["together at least"] == pytest.approx(sum(parts), abs=3)
     assert sizes["NVIDIA L40"] == pytest.approx(185.3, abs=0.1)  # as in docs/relatives.md
 
 
@@ -68,8 +70,20 @@ def test_muon_keeps_one_number_for_each_of_its_own() -> None:
     assert float(re.findall(r"^  adamw +(\d+)$", text, re.MULTILINE)[0]) == pytest.approx(8 * rest / 1e6, abs=1)
 
 
-def test_the_vocabulary_is_that_of_the_data_or_of_the_preset_that_makes_it(dataset_folder: Path) -> None:
+def test_there_are_no_hours_in_float32() -> None:
+    text = describe_run(TrainConfig(model=SHAPE, dtype="float32"))
+    assert "NVIDIA" not in text
+    assert "Hours: not computed" in text
+
+
+def test_the_vocabulary_is_that_of_the_data_or_of_the_preset_that_makes_it(
+    dataset_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert with_vocabulary(TRAIN_PRESETS["fineweb"]).model.vocab_size == 50_257
+    assert with_vocabulary(dataclasses.replace(TRAIN_PRESETS["fineweb"], data_dir="data/fineweb/")).model.vocab_size == 50_257
+    assert not capsys.readouterr().out
+    assert with_vocabulary(dataclasses.replace(TRAIN_PRESETS["fineweb"], data_dir="data/none")).model.vocab_size == 8888
+    assert capsys.readouterr().out == "data/none is not there yet: 8,888 ids are assumed\n"
     there = dataclasses.replace(TRAIN_PRESETS["fineweb"], data_dir=str(dataset_folder))
     assert with_vocabulary(there).model.vocab_size == open_dataset(dataset_folder).vocab_size
 
