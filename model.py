@@ -55,7 +55,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _NormalizeRMS.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        y: Tensor = _NormalizeRMS.apply(x, self.weight)  # type: ignore[no-untyped-call]  # torch's gap
         return y
 
 
@@ -265,7 +265,7 @@ class GPT(nn.Module):
             return self.logits(states)
         assert self.output_matrix.is_floating_point(), "int8 weights have logits only"
         states, gradients = states.flatten(0, 1), torch.is_grad_enabled()
-        loss: Tensor = _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients)  # type: ignore[no-untyped-call]
+        loss: Tensor = _CrossEntropy.apply(states, self.output_matrix, targets.flatten(), self.config.vocab_size, gradients)  # type: ignore[no-untyped-call]  # torch's gap
         return loss
 
     def _uses_flex_attention(self, device: torch.device) -> bool:

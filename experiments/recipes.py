@@ -1,9 +1,8 @@
 """The recipes that are compared: the published one, ours, each idea of ours alone, and ours without it."""
 
-import math
+from presets import rate_at_width
 
 CONTEXT = 256
-WIDTH = 256  # of the model that the rates are for
 EVALUATION_TOKENS = 1 << 16
 
 PUBLISHED = {  # its shape of schedule; the rate suits a small model, and a step is 4,096 tokens
@@ -47,8 +46,7 @@ def flags_of(recipe: str, width: int, tokens: int, evaluations: int) -> list[str
     """
     settings = RECIPES[recipe]
     if settings["optimizer"] == "muon":
-        scale = math.sqrt(WIDTH / width)
-        settings = settings | {name: f"{float(settings[name]) * scale:.4g}" for name in ("lr", "adamw-lr") if name in settings}
+        settings = settings | {name: str(rate_at_width(width, float(settings[name]))) for name in ("lr", "adamw-lr") if name in settings}
     steps = max(1, tokens // (CONTEXT * int(settings["batch-size"])))
     run = {
         "block-size": CONTEXT,

@@ -51,7 +51,7 @@ def describe_run(config: TrainConfig) -> str:
             f"layers {shape.n_layer}, heads {shape.n_head}, width {shape.n_embed}, context {shape.block_size:,}, ids {shape.vocab_size:,}: "
             f"{model.count_parameters() / 1e6:,.1f} M parameters",
             f"a step: {config.batch_size} × {config.grad_accum} sequences, {step:,} tokens{total}",
-            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}, without what is only there for a moment:",
+            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}:",
             *(f"  {name:<30}{size / 1e6:10,.0f}" for name, size in sizes(config.batch_size).items()),
             f"  {'together at least':<30}{sum(sizes(config.batch_size).values()) / 1e6:10,.0f}",
             "If that does not fit, fewer sequences are computed at once; with one, together at least "
