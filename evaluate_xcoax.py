@@ -18,17 +18,18 @@ from evaluation.report import Report
 from evaluation.report_card import describe_run, fill
 from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
-from system.device import choose_device, explain_out_of_memory
+from system.device import explain_out_of_memory
+from system.ranks import join_ranks
 
 
 def main() -> None:
     started = time.monotonic()
     config = read_flags(EVALUATE_PRESETS, __doc__)
-    device = choose_device(config.device)
-    with explain_out_of_memory(f"Try a --batch-size below {config.batch_size}"):
-        models = load_models(config, device)
+    with join_ranks(config.device) as (ranks, device), explain_out_of_memory(f"Try a --batch-size below {config.batch_size}"):
+        models = load_models(config, device, ranks)
         folder = Path(config.out_dir) if config.out_dir else models[0].checkpoint.path.parent
-        report = Report("The report card of a model that writes backwards", folder, describe_run(config, models, device))
+        facts = describe_run(config, models, device)
+        report = Report("The report card of a model that writes backwards", folder, facts, is_kept=ranks.is_first)
         fill(report, config, models)
     print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
 

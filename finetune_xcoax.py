@@ -17,8 +17,6 @@ import torch
 from formats.checkpoint import load_checkpoint
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
-from system.device import explain_out_of_memory
-from system.files import lock_folder
 from training.loss_curve import draw_loss_curve
 from training.run import run_training
 from training.tuning import Tuning, open_tuning_data
@@ -26,14 +24,12 @@ from training.tuning import Tuning, open_tuning_data
 
 def main() -> None:
     config = read_flags(FINETUNE_PRESETS, __doc__)
-    folder = Path(config.out_dir)
     if config.plot:
-        print(f"drew {draw_loss_curve(folder)}")
+        print(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return
     base = load_checkpoint(Path(config.model_path))
     tuning = Tuning(config, base, open_tuning_data(config, base))
-    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try a smaller model, or --device cpu"):
-        run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
+    run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
 
 
 if __name__ == "__main__":

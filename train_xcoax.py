@@ -16,8 +16,6 @@ from system.startup import run_script
 from model import GPT
 from presets import TRAIN_PRESETS
 from system.command_line import read_flags
-from system.device import explain_out_of_memory
-from system.files import lock_folder
 from training.dry_run import describe_run, with_vocabulary
 from training.loss_curve import draw_loss_curve
 from training.pretraining import describe_data, open_training_data, pretraining_task
@@ -26,18 +24,16 @@ from training.run import run_training
 
 def main() -> None:
     config = read_flags(TRAIN_PRESETS, __doc__)
-    folder = Path(config.out_dir)
     if config.plot:
-        print(f"drew {draw_loss_curve(folder)}")
+        print(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return
     if config.dry_run:
         print(describe_run(with_vocabulary(config)))
         return
     dataset, tokenizer = open_training_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
-    with lock_folder(folder, "--out-dir"), explain_out_of_memory("Try a smaller model, or --device cpu"):
-        task = pretraining_task(config, dataset, tokenizer)
-        run_training(config, task, lambda: GPT(config.model), "--max-steps", describe_data(config, dataset))
+    task = pretraining_task(config, dataset, tokenizer)
+    run_training(config, task, lambda: GPT(config.model), "--max-steps", describe_data(config, dataset))
 
 
 if __name__ == "__main__":

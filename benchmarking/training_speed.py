@@ -52,8 +52,8 @@ class TimedStepper(Stepper):
 
     mark: Callable[[str], None]
 
-    def accumulate_gradients(self, batch: Batch) -> torch.Tensor:
-        loss = super().accumulate_gradients(batch)
+    def accumulate_gradients(self, batch: Batch, targets: float) -> torch.Tensor:
+        loss = super().accumulate_gradients(batch, targets)
         self.mark("optimizer")
         return loss
 

@@ -10,6 +10,7 @@ from formats.checkpoint import Checkpoint, load_checkpoint
 from sampling.inference_weights import prepare_for_inference
 from sampling.scoring import Scorer
 from system.device import choose_dtype
+from system.ranks import ALONE, Ranks
 
 
 class EvaluatedModel(NamedTuple):
@@ -18,6 +19,7 @@ class EvaluatedModel(NamedTuple):
     name: str  # in the report
     checkpoint: Checkpoint
     scorer: Scorer
+    ranks: Ranks = ALONE  # the processes that divide its work
 
     @property
     def block_size(self) -> int:
@@ -25,17 +27,17 @@ class EvaluatedModel(NamedTuple):
         return self.checkpoint.model_config.block_size
 
 
-def load_models(config: EvaluateConfig, device: torch.device) -> list[EvaluatedModel]:
+def load_models(config: EvaluateConfig, device: torch.device, ranks: Ranks = ALONE) -> list[EvaluatedModel]:
     """The model to evaluate and, if one is named, the model to compare it with."""
-    models = [_load(config.model_path, "tuning", config, device)]
+    models = [_load(config.model_path, "tuning", config, device, ranks)]
     if config.against:
-        other = _load(config.against, "pretraining", config, device)
+        other = _load(config.against, "pretraining", config, device, ranks)
         models.append(other._replace(name=f"against: {other.name}") if other.name == models[0].name else other)
     return models
 
 
-def _load(path: str, stage: Stage, config: EvaluateConfig, device: torch.device) -> EvaluatedModel:
+def _load(path: str, stage: Stage, config: EvaluateConfig, device: torch.device, ranks: Ranks) -> EvaluatedModel:
     checkpoint = load_checkpoint(Path(path), stage)
     model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), choose_dtype(config.dtype, device), int8=False).to(device)
     name = f"{'tuned' if checkpoint.stage == 'tuning' else 'pretrained'}, {checkpoint.order}"
-    return EvaluatedModel(name, checkpoint, Scorer(model, config.batch_size))
+    return EvaluatedModel(name, checkpoint, Scorer(model, config.batch_size), ranks)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,11 +62,12 @@ def first_sentence(text: str) -> str:
 def _generate(recovery: Recovery, responses: Sequence[str], max_new_tokens: int, batch_size: int) -> GeneratedInstructions:
     prompter = ResponsePrompter(recovery.prompt_format, recovery.model.block_size)
     engine = Engine(recovery.model.scorer.model, batch_size)
-    results = generate_texts(engine, prompter, responses, SamplingParams(max_new_tokens, temperature=0))
-    texts, ended = [], []
-    for text, result in with_progress(results, len(responses), "generating"):
-        texts.append(text)
-        ended.append(result.finish_reason == "stop")
+
+    def write(responses: Sequence[str]) -> Iterator[tuple[str, bool]]:
+        results = generate_texts(engine, prompter, responses, SamplingParams(max_new_tokens, temperature=0))
+        return ((text, result.finish_reason == "stop") for text, result in with_progress(results, len(responses), "generating"))
+
+    texts, ended = map(list, zip(*recovery.model.ranks.divided(write, responses), strict=True))
     cut = sum(bool(prompter.request(response, 1, max_new_tokens)[1]) for response in responses)
     return GeneratedInstructions(texts, ended, cut)
 

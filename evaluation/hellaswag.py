@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,13 +139,17 @@ def encode_task(task: HellaSwagTask, tokenizer: Tokenizer, order: Order, block_s
     return [(ending, kept) if backward else (kept, ending) for ending in endings], cut
 
 
+def _choose(model: EvaluatedModel, tasks: Sequence[HellaSwagTask]) -> Iterator[ChoiceScores]:
+    scores = score_tasks(model.scorer, model.checkpoint.tokenizer, model.checkpoint.order, tasks)
+    return with_progress(scores, len(tasks), f"HellaSwag, {model.name}")
+
+
 def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwagTask], seed: int) -> Section:
     """How often each model chooses the true ending. A control: a backwards model cannot be asked as in published results."""
     section = Section("HellaSwag, a control", [model.name for model in models])
     choices: list[list[ChoiceScores]] = []
     for model in models:
-        scores = score_tasks(model.scorer, model.checkpoint.tokenizer, model.checkpoint.order, tasks)
-        choices.append(list(with_progress(scores, len(tasks), f"HellaSwag, {model.name}")))
+        choices.append(model.ranks.divided(partial(_choose, model), tasks))
         if cut := sum(choice.cut for choice in choices[-1]):
             section.notes.append(f"{model.name}: {cut:,} contexts did not fit and were cut at the side away from the ending.")
     if len(models) == 2:

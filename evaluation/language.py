@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +56,12 @@ def measure_language(
 def _read(model: EvaluatedModel, texts: Sequence[str], stride: int) -> TextLosses:
     tokenizer, order = model.checkpoint.tokenizer, model.checkpoint.order
     boundary = tokenizer.end_of_text
-    documents = ([boundary, *tokenizer.encode(reorder(text, order)), boundary] for text in texts)
-    losses = [-logprobs for logprobs in with_progress(document_logprobs(model.scorer, documents, stride), len(texts), model.name)]
+
+    def score(texts: Sequence[str]) -> Iterator[Values]:
+        documents = ([boundary, *tokenizer.encode(reorder(text, order)), boundary] for text in texts)
+        return with_progress(document_logprobs(model.scorer, documents, stride), len(texts), model.name)
+
+    losses = [-logprobs for logprobs in model.ranks.divided(score, texts)]
     nats, tokens = np.array([[loss.sum(), len(loss)] for loss in losses]).T
     return TextLosses(losses, nats, tokens)
 

@@ -1,7 +1,7 @@
 """The ranking section: how often a response finds its true instruction among other instructions."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,8 +98,12 @@ def _score_without_response(recovery: Recovery, candidates: Candidates, used: In
     prompt = recovery.prompt_format.prompt([])
     prior = np.zeros(len(candidates.ids))
     parts = [used[start : start + INSTRUCTIONS_PER_UPDATE] for start in range(0, len(used), INSTRUCTIONS_PER_UPDATE)]
-    for part in with_progress(parts, len(parts), "ranking: without a response"):
-        prior[part] = _score_after(recovery, prompt, candidates, part)
+
+    def score(parts: Sequence[Indices]) -> Iterator[Values]:
+        shown = with_progress(parts, len(parts), "ranking: without a response")
+        return (_score_after(recovery, prompt, candidates, part) for part in shown)
+
+    prior[used] = np.concatenate(recovery.model.ranks.divided(score, parts))
     return prior
 
 
@@ -111,11 +115,12 @@ def _score_after_responses(
     # A candidate's ids include its end token, which the overhead counts too.
     room = recovery.model.block_size - prompt_format.overhead + len(prompt_format.after_instruction) - longest
 
-    def score(question: HeldOutPair, chosen: Indices) -> Values:
-        prompt = prompt_format.prompt(prompt_format.fit_response(question.response, room).ids)
-        return _score_after(recovery, prompt, candidates, chosen)
+    def score(asked: Sequence[tuple[HeldOutPair, Indices]]) -> Iterator[Values]:
+        for question, chosen in with_progress(asked, len(asked), "ranking"):
+            prompt = prompt_format.prompt(prompt_format.fit_response(question.response, room).ids)
+            yield _score_after(recovery, prompt, candidates, chosen)
 
-    return np.array(list(with_progress(map(score, questions, drawn), len(questions), "ranking")))
+    return np.array(recovery.model.ranks.divided(score, list(zip(questions, drawn, strict=True))))
 
 
 def _score_after(recovery: Recovery, prompt: list[int], candidates: Candidates, chosen: Indices) -> Values:

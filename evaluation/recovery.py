@@ -5,7 +5,7 @@ The sections: how much a response helps (here), ranking, filtering, generated in
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -61,8 +61,10 @@ class Recovery:
         return [Example(np.concatenate([prompt, example.ids[example.prompt_length :]]), len(prompt)) for example in examples]
 
     def _score(self, name: str, examples: list[Example]) -> Values:
-        logprobs = instruction_logprobs(self.model.scorer, examples)
-        return np.array(list(with_progress(logprobs, len(examples), f"instructions, given {name}")))
+        def score(examples: Sequence[Example]) -> Iterator[float]:
+            return with_progress(instruction_logprobs(self.model.scorer, examples), len(examples), f"instructions, given {name}")
+
+        return np.array(self.model.ranks.divided(score, examples))
 
 
 def measure_instructions(recovery: Recovery) -> Section:

@@ -62,6 +62,7 @@ class Report:
     facts: dict[str, Any]
     sections: list[Section] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    is_kept: bool = True  # False: in a process whose results another one writes
 
     def print_facts(self) -> None:
         """Print the facts of the run."""
@@ -73,11 +74,14 @@ class Report:
         """Print a section and write it to the unfinished report; an earlier report stays until this one is complete."""
         self.sections.append(section)
         self.pictures += [picture] if picture else []
-        _print(section)
-        self._write("report_unfinished")
+        if self.is_kept:
+            _print(section)
+            self._write("report_unfinished")
 
     def finish(self) -> list[str]:
         """Replace the earlier report, and return the names of the files written."""
+        if not self.is_kept:
+            return []
         with _as_user_errors(self.folder):
             for picture in self.pictures:
                 _draw(self.folder, picture)

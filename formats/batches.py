@@ -46,6 +46,10 @@ class BatchSeries:
     def __iter__(self) -> Iterator[Batch]:
         return map(self.read, range(self.count))
 
+    def part(self, number: int, parts: int) -> "BatchSeries":
+        """One of several parts of the series: every so-manieth batch."""
+        return BatchSeries(len(range(number, self.count, parts)), lambda index: self.read(number + index * parts))
+
 
 class Windows:
     """A token stream cut into windows of `block_size` targets: every id but the first is a target of exactly one window."""

@@ -20,7 +20,7 @@ class StopSignals:
     """In this context the first SIGINT or SIGTERM is only recorded, so that current work can be saved; a second one stops at once."""
 
     def __init__(self, promise: str) -> None:
-        self._promise = promise  # shown to the person who pressed Ctrl-C
+        self._promise = promise  # shown to the person who pressed Ctrl-C; may be empty
         self.received: int | None = None
 
     def __enter__(self) -> "StopSignals":
@@ -33,8 +33,9 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        with contextlib.suppress(OSError):  # the terminal may be gone; print is not safe in a signal handler
-            os.write(2, f"\n{self._promise}; press Ctrl-C again to stop at once\n".encode())
+        if self._promise:
+            with contextlib.suppress(OSError):  # the terminal may be gone; print is not safe in a signal handler
+                os.write(2, f"\n{self._promise}; press Ctrl-C again to stop at once\n".encode())
         self.__exit__()
 
 

@@ -36,6 +36,9 @@ def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function and exit with the code that a shell expects."""
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # of torchrun's processes on one machine, the first speaks for the others
+        discard_output()
+        sys.stderr = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
     try:

@@ -34,7 +34,8 @@ NOTES = [ROOT / "CONTRIBUTING.md", *(ROOT / folder / "README.md" for folder in (
 TEXTS = {page: page.read_text(encoding="utf-8") for page in (*PAGES, *NOTES)}
 ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 BLOCKS = [block for page in PAGES for block in re.findall(r"^```sh( offline)?\n(.*?)^```", TEXTS[page], flags=re.MULTILINE | re.DOTALL)]
-COMMANDS = list(dict.fromkeys(line for _, block in BLOCKS for line in block.splitlines() if line.startswith("python ")))
+LINES = [re.sub(r"^torchrun (--\S+ )*", "python ", line) for _, block in BLOCKS for line in block.splitlines()]
+COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("python ")))
 PRESETS: dict[str, dict[str, Any]] = {
     "preprocess_xcoax.py": PREPROCESS_PRESETS,
     "train_xcoax.py": TRAIN_PRESETS,

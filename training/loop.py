@@ -16,6 +16,7 @@ from formats.checkpoint import BEST, LAST, PLAN, SECONDS, Checkpoint, load_check
 from model import GPT
 from system.device import peak_flops
 from system.errors import UserError
+from system.ranks import ALONE, Ranks
 from system.signals import Stopped, StopSignals
 from training.device_batch import BatchCopier
 from training.loss import Loss, measure_loss
@@ -29,16 +30,19 @@ from training.time_plan import UNPLANNED, TimePlan
 class Trainer:
     """A run in progress."""
 
-    def __init__(self, config: LoopConfig, model: GPT, task: TrainingTask, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: LoopConfig, model: GPT, task: TrainingTask, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE
+    ) -> None:
         self._warmup_share = config.warmup_steps / config.max_steps
         # Until there is a plan, a run that was given hours has no end.
         self.config = config = config if config.hours is None else dataclasses.replace(config, max_steps=UNPLANNED)
         self.model = model
         self.task = task
+        self.ranks = ranks
         self.folder = Path(config.out_dir)
-        self.signals = StopSignals("finishing this step and saving")
-        self.log = RunLog(config, self.signals)
-        self.stepper = Stepper(config, model, device, dtype, self.log.say)
+        self.signals = StopSignals("finishing this step and saving" if ranks.is_first else "")
+        self.log = RunLog(config, self.signals, ranks.is_first)
+        self.stepper = Stepper(config, model, device, dtype, self.log.say, ranks)
         self.copier = BatchCopier(device)
         self.step = self.tokens = 0
         self._seconds = 0.0  # of training, before the run was resumed
@@ -48,39 +52,43 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last step, or until a signal; then draw the loss curve."""
+        if not self.ranks.is_first:  # the weights began alike; dropout does not
+            torch.manual_seed((self.config.seed + self.step * self.ranks.count + self.ranks.number) % (1 << 63))
         peak = peak_flops(self.stepper.device, self.stepper.dtype)
+        peak = peak and peak * self.ranks.count
         log = self.log.open(self.step, self.tokens, self._seconds, self.model.flops_per_token(), peak)
         with self.signals, log, ThreadPoolExecutor(1) as reader:  # the next batch is read and copied to the device while a step runs
             batch = reader.submit(self.draw, self.step)
             while True:
-                is_stopping, is_last = self.signals.received is not None, self.step >= self.config.max_steps
+                stopping, is_last = self.ranks.largest(self.signals.received or 0), self.step >= self.config.max_steps
                 is_new = self.step > self.resumed_step or self.step == 0
                 if is_new and (self.step % self.config.eval_every == 0 or is_last):
                     self.evaluate()
-                elif is_new and is_stopping and self.step:
+                elif is_new and stopping and self.step:
                     self.read_steps()
                     self.save(LAST, math.nan)
-                if is_last or is_stopping:
+                if is_last or stopping:
                     break
                 current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
                 self.take_step(current)
                 log.step(self.step, self.tokens, self.read_steps)
                 self._follow_plan()
-        redraw_loss_curve(self.folder)
-        if self.signals.received and self.step < self.config.max_steps:
+        if self.ranks.is_first:
+            redraw_loss_curve(self.folder)
+        if stopping and not is_last:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
-            raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", self.signals.received)
+            raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", stopping)
 
     def draw(self, step: int) -> Batch:
-        """The batch of a step, on the device."""
-        size = self.config.sequences_per_step
-        return self.copier.copy(self.task.draw(step * size, size))
+        """This process's part of the batch of a step, on the device."""
+        size = self.ranks.share(self.config.sequences_per_step)
+        return self.copier.copy(self.task.draw((step * self.ranks.count + self.ranks.number) * size, size))
 
     def take_step(self, batch: Batch) -> None:
         """Start one optimizer step."""
         self.stepper.step(batch, self.step)
         self.step += 1
-        self.tokens += batch.tokens
+        self.tokens += int(self.ranks.total(batch.tokens)[0])
 
     def read_steps(self) -> list[StepResult]:
         """Wait for the steps since the last call; a loss or gradient that is not finite ends the run."""
@@ -98,7 +106,7 @@ class Trainer:
             if not math.isfinite(loss.nats_per_token):
                 raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
             controls = {name: self._measure(name, batches) for name, batches in self.task.controls.items()}
-            sample = self.task.sample(self.model, self.step)
+            sample = self.task.sample(self.model, self.step) if self.ranks.is_first else ""
             is_best = self.step > 0 and loss.nats_per_token < self.best_loss
             report = self.log.evaluation(self.step, self.tokens, loss, controls, sample, is_best)
             if self.step:
@@ -115,7 +123,7 @@ class Trainer:
         is_first = self.config.max_steps == UNPLANNED
         if is_first:
             self.read_steps()  # the plan needs the time of steps that are computed, not only launched
-        steps = self.plan.total_steps(self.step)
+        steps = self.ranks.first(self.plan.total_steps(self.step))
         if steps is None:
             return
         is_warming_up = is_first or self.step < self.config.warmup_steps
@@ -133,14 +141,14 @@ class Trainer:
         self.log.use(config)
 
     def _measure(self, name: str, batches: Batches) -> Loss:
-        """The loss on batches, with a progress bar."""
+        """The loss on batches, divided among the ranks, with a progress bar."""
 
         def measure() -> Loss:
-            found = batches(self.stepper.micro_batch)
+            found = batches(self.stepper.micro_batch).part(self.ranks.number, self.ranks.count)
             shown = tqdm(found, desc=name, unit=" batches", leave=False, disable=None, dynamic_ncols=True)
             return measure_loss(self.model, shown, self.task.tokenizer.bytes_per_id, self.stepper.dtype)
 
-        return self.stepper.within_memory(measure)
+        return Loss(*self.ranks.total(*self.stepper.within_memory(measure)))
 
     def _diverged(self, what: str) -> UserError:
         return UserError(
@@ -152,6 +160,11 @@ class Trainer:
         """Write a checkpoint; the last one also holds what resuming needs. Weights that are not finite are not saved."""
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             raise self._diverged(f"step {self.step}: the weights are not finite")
+        if self.ranks.is_first:
+            self._write(name, val_loss)
+        self.saved_step = self.step
+
+    def _write(self, name: str, val_loss: float) -> None:
         save_checkpoint(
             self.folder / name,
             model=self.model,
@@ -165,7 +178,6 @@ class Trainer:
             val_loss=val_loss,
             resume_state=self._resume_state() if name == LAST else None,
         )
-        self.saved_step = self.step
 
     def _resume_state(self) -> dict[str, Any]:
         """What a run needs beside the weights to go on as if it had never stopped."""
@@ -197,7 +209,7 @@ class Trainer:
         self._seconds = last.resume_state[SECONDS] or 0.0
         if self.plan and last.resume_state[PLAN]:
             self.plan.load_state(last.resume_state[PLAN])
-            planned = self.plan.total_steps(self.step) or last.train_config["max_steps"]
+            planned = self.ranks.first(self.plan.total_steps(self.step)) or last.train_config["max_steps"]
             max_steps = max(planned, self.step + 1)  # a run that has no time left still ends with an evaluation
             self._use(dataclasses.replace(self.config, max_steps=max_steps, warmup_steps=last.train_config["warmup_steps"]))
         if self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far

@@ -16,15 +16,26 @@ from training.device_batch import batch_to_device
 
 
 class Loss(NamedTuple):
-    """How well a model predicts text; lower is better."""
+    """How well a model predicts text: the sum of the cross-entropy, and what it is a sum over."""
 
-    nats_per_token: float
-    bits_per_byte: float  # the same, independent of the tokenizer
+    nats: float
+    tokens: float
+    text_bytes: float
+
+    @property
+    def nats_per_token(self) -> float:
+        assert self.tokens, "nothing was measured"
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The same, independent of the tokenizer."""
+        return self.nats / math.log(2) / max(self.text_bytes, 1)
 
 
 @torch.no_grad()
 def measure_loss(model: GPT, batches: Iterable[Batch], bytes_per_id: NDArray[np.int64], dtype: torch.dtype) -> Loss:
-    """The mean loss over all targets of the batches. The model stays in evaluation mode."""
+    """The loss over all targets of the batches. The model stays in evaluation mode."""
     device = model.embedding.weight.device
     model.eval()
     nats, tokens, text_bytes = 0.0, 0, 0
@@ -34,5 +45,4 @@ def measure_loss(model: GPT, batches: Iterable[Batch], bytes_per_id: NDArray[np.
         counted = batch.targets[batch.targets != IGNORE_INDEX]
         tokens += len(counted)
         text_bytes += int(bytes_per_id[counted].sum())
-    assert tokens, "nothing to measure"
-    return Loss(nats / tokens, nats / math.log(2) / max(text_bytes, 1))
+    return Loss(nats, tokens, text_bytes)

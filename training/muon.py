@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from system.ranks import ALONE, Ranks
+
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
 NEWTON_SCHULZ_STEPS = 5
 # The quintic a x + b x^3 + c x^5 raises small singular values as fast as possible. It does not converge to 1 but leaves
@@ -36,14 +38,15 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized, for hidden matrices; those of one shape are processed together.
+    """Momentum, orthogonalized, for hidden matrices; those of one shape are processed together, and divided among the ranks.
 
     Not torch.optim.Muon, which processes one matrix at a time, in bfloat16 on any device.
     """
 
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
+    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float, ranks: Ranks = ALONE) -> None:
         assert all(matrix.dim() == 2 for matrix in matrices)
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._ranks = ranks
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch declares two overloads
@@ -55,7 +58,7 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     same_shape[matrix.shape].append(matrix)
             for shape, matrices in same_shape.items():
-                directions = orthogonalize(torch.stack(self._momenta(matrices, group["momentum"])))
+                directions = self._ranks.each_row(orthogonalize, torch.stack(self._momenta(matrices, group["momentum"])))
                 size = ADAMW_UPDATE_SIZE * math.sqrt(max(shape))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(matrices, directions.unbind(), alpha=-group["lr"] * size)

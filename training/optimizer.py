@@ -8,6 +8,7 @@ import torch
 from config import LoopConfig
 from model import GPT
 from system.errors import UserError
+from system.ranks import ALONE, Ranks
 from training.muon import Muon
 
 
@@ -58,7 +59,7 @@ class Optimizers:
             optimizer.load_state_dict({"state": state[name]["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def make_optimizer(model: GPT, config: LoopConfig, device_type: str) -> Optimizers:
+def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE) -> Optimizers:
     """AdamW on every parameter; or Muon on the matrices inside the blocks and AdamW on embeddings, head and norms."""
     hidden = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2] if config.optimizer == "muon" else []
     taken = set(hidden)
@@ -74,6 +75,6 @@ def make_optimizer(model: GPT, config: LoopConfig, device_type: str) -> Optimize
     )
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": adamw}
     if hidden:
-        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay, config.momentum)
+        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay, config.momentum, ranks)
     share = config.adamw_lr / config.lr if hidden and config.adamw_lr else 1.0
     return Optimizers(optimizers, share)

@@ -1,6 +1,8 @@
 """Starting a training run, or resuming it from its last checkpoint."""
 
+import contextlib
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,11 +15,12 @@ from formats.batches import SHUFFLE
 from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
-from system.device import choose_device, choose_dtype, device_name
-from system.errors import UserError, first_line
-from system.files import write_json
+from system.device import choose_dtype, device_name, explain_out_of_memory
+from system.errors import BAD_FLAGS, UserError, first_line
+from system.files import lock_folder, write_json
 from system.memory import keep_freed_memory
 from system.processors import usable_processors
+from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
@@ -27,17 +30,57 @@ CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
 
 def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[], GPT], longer: str, *facts: str) -> None:
-    """Train a new model, or resume. `longer` is the flag that extends a finished run."""
+    """Train a new model, or resume, with all the processes that torchrun started. `longer` is the flag that extends a finished run."""
+    folder = Path(config.out_dir)
+    with join_ranks(config.device) as (ranks, device), explain_out_of_memory("Try a smaller model, or --device cpu"):
+        require_equal_parts(config, ranks)
+        with lock_folder(folder, "--out-dir") if ranks.is_first else contextlib.nullcontext():
+            ranks.wait_for_first()
+            _train(config, task, make_model, ranks, device, longer, *facts)
+
+
+def require_equal_parts(config: LoopConfig, ranks: Ranks) -> None:
+    """Refuse a batch that the processes cannot divide."""
+    if config.sequences_per_step % ranks.count:
+        unit = ranks.count // math.gcd(ranks.count, config.grad_accum)  # what --batch-size must be a multiple of
+        nearest = max(1, round(config.batch_size / unit)) * unit
+        raise UserError(
+            f"--batch-size {config.batch_size} × --grad-accum {config.grad_accum}: {ranks.count} processes cannot divide "
+            f"{config.sequences_per_step} sequences equally. The nearest that works is --batch-size {nearest}",
+            BAD_FLAGS,
+        )
+
+
+def _train(
+    config: LoopConfig,
+    task: TrainingTask,
+    make_model: Callable[[], GPT],
+    ranks: Ranks,
+    device: torch.device,
+    longer: str,
+    *facts: str,
+) -> None:
     folder = Path(config.out_dir)
     last = checkpoint_to_resume(config, task)
+    ranks.require_same(
+        {
+            "the model": config.model,
+            "the tokenizer": task.tokenizer.sha256[:12],
+            "the word order": task.order,
+            "the batch": f"--batch-size {config.batch_size} --grad-accum {config.grad_accum} --seed {config.seed}",
+            **task.must_match,
+            **task.data,
+            f"{folder / LAST}": f"of step {last.step}" if last else "not there",
+        }
+    )
     if last and is_finished(config, last):
-        redraw_loss_curve(folder)
+        if ranks.is_first:
+            redraw_loss_curve(folder)
         done = (
             f"has already trained for {config.hours:g} hours" if config.hours else f"is already at step {last.step} of {config.max_steps}"
         )
         print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
-    device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
     dtype = choose_dtype(config.dtype, device)
@@ -47,9 +90,11 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
     torch.manual_seed(config.seed)
     model = make_model().to(device)
     model.checkpoint_activations = config.checkpoint_activations
-    require_disk_space(folder, model)
-    trainer = Trainer(config, model, task, device, dtype)
-    size = f"{model.count_parameters() / 1e6:.1f} M parameters on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
+    if ranks.is_first:
+        require_disk_space(folder, model)
+    trainer = Trainer(config, model, task, device, dtype, ranks)
+    where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
+    size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
     print(describe_settings(config, size, *facts, *([] if last else long_step(config, model, device))))
     if last:
         trainer.resume(last)
@@ -60,7 +105,8 @@ def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[]
         if SHUFFLE.keys() & (task.must_match.keys() - last.must_match.keys()):  # an earlier version had one order and recorded none
             print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
-    write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
+    if ranks.is_first:
+        write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
     if config.compile and not problem:
         model.compile(dynamic=False)
     try:

@@ -23,18 +23,21 @@ from training.time_plan import UNPLANNED
 class RunLog:
     """The reports of one run. A reader that leaves (`| head`, a `tee` that got the same Ctrl-C) counts as a wish to stop."""
 
-    def __init__(self, config: LoopConfig, signals: StopSignals) -> None:
+    def __init__(self, config: LoopConfig, signals: StopSignals, is_first: bool = True) -> None:
         self._config = config
         self._signals = signals
+        self._is_first = is_first  # of the ranks: the others log nothing
         self._context = contextlib.ExitStack()
         self._progress: tqdm[Any] | None = None
+        self._metrics: MetricsLog | None = None
 
     def open(self, step: int, tokens: int, seconds: float, flops_per_token: float, peak_flops: float | None) -> "RunLog":
         """Begin to report from this step on; use the result as a context."""
         self._progress = self._context.enter_context(
             tqdm(total=self._total, initial=step, unit=" steps", disable=None, smoothing=0.05, dynamic_ncols=True)
         )
-        self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
+        if self._is_first:
+            self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
         self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
         return self
 
@@ -56,7 +59,7 @@ class RunLog:
             return
         result = read()[-1]  # before the time is measured
         speed = self.throughput.measure(tokens)
-        self._metrics.add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
+        self._add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
         total = f"/{self._total}" if self._total else ""
         share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
         self.say(
@@ -72,9 +75,13 @@ class RunLog:
             key = name.replace(" ", "_")
             values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
             line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
-        self._metrics.add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
+        self._add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
         line += ", the best so far" if is_best else ""
         return "\n".join([line, *("    | " + text for text in sample.splitlines())])
+
+    def _add(self, step: int, **values: float | str) -> None:
+        if self._metrics:
+            self._metrics.add(step, **values)
 
     def say(self, text: str) -> None:
         """Print beside the progress bar."""

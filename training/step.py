@@ -1,5 +1,6 @@
 """One optimizer step: gradients over micro-batches as large as memory allows, clipped, then applied."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,6 +12,7 @@ from formats.batches import Batch
 from model import GPT
 from system.device import autocast
 from system.errors import UserError
+from system.ranks import ALONE, Ranks
 from training.device_batch import batch_to_device
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
@@ -51,21 +53,35 @@ def first_micro_batch(config: LoopConfig, model: GPT, device: torch.device) -> i
 class Stepper:
     """The model and its optimizer."""
 
-    def __init__(self, config: LoopConfig, model: GPT, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        model: GPT,
+        device: torch.device,
+        dtype: torch.dtype,
+        say: Callable[[str], None],
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.config = config
         self.model = model
         self.device = device
         self.dtype = dtype
-        self.optimizer = make_optimizer(model, config, device.type)
+        self.ranks = ranks
+        self.optimizer = make_optimizer(model, config, device.type, ranks)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.micro_batch = first_micro_batch(config, model, device)  # sequences per forward pass; halved when memory runs out
         self._say = say
         self._unread: list[_UnreadStep] = []
 
     def step(self, batch: Batch, number: int) -> None:
-        """Start step `number` of the schedule on a batch, in as many micro-batches as it takes; `read` tells what it measured."""
+        """Start step `number` of the schedule on this process's part of a batch, in as many micro-batches as it takes.
+
+        `read` tells what it measured.
+        """
         lr = learning_rate(self.config, number)
-        loss = self.within_memory(lambda: self.accumulate_gradients(batch))
+        [targets] = self.ranks.total((batch.targets != IGNORE_INDEX).sum().item())
+        loss = self.within_memory(lambda: self.accumulate_gradients(batch, targets))
+        self.ranks.add_up([*(parameter.grad for parameter in self.model.parameters() if parameter.grad is not None), loss])
         self.optimizer.set_learning_rate(lr)
         for optimizer in self.optimizer.optimizers:
             self.scaler.unscale_(optimizer)
@@ -89,11 +105,10 @@ class Stepper:
             for step, (loss, norm) in zip(unread, measured, strict=True)
         ]
 
-    def accumulate_gradients(self, batch: Batch) -> torch.Tensor:
-        """Gradients of the mean loss over all targets of the batch; returns that loss."""
+    def accumulate_gradients(self, batch: Batch, targets: float) -> torch.Tensor:
+        """What the batch adds to the gradients of the mean loss over this many targets; returns what it adds to that loss."""
         self.model.train()
         self.optimizer.zero_grad()
-        targets = int((batch.targets != IGNORE_INDEX).sum())
         total = torch.zeros((), device=self.device)
         for start in range(0, len(batch.inputs), self.micro_batch):
             part = batch[start : start + self.micro_batch]
@@ -106,10 +121,12 @@ class Stepper:
     def within_memory(self, compute: Callable[[], T]) -> T:
         """The result of `compute`, with the micro-batch halved until it fits; the batch of a step stays the same."""
         while True:
-            try:
-                return compute()
-            except torch.OutOfMemoryError:
-                pass  # what the failed attempt holds is only freed outside this block
+            result = None
+            with contextlib.suppress(torch.OutOfMemoryError):  # what the failed attempt holds is only freed outside this block
+                result = compute()
+            if not self.ranks.largest(result is None):  # if one of the ranks has too little memory, all start again
+                assert result is not None
+                return result
             if self.micro_batch == 1:
                 raise UserError(
                     f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "
@@ -119,5 +136,5 @@ class Stepper:
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             torch.compiler.reset()  # or the new shape would be compiled with dynamic sizes, which is slower
-            parts = math.ceil(self.config.sequences_per_step / self.micro_batch)
+            parts = math.ceil(self.ranks.share(self.config.sequences_per_step) / self.micro_batch)
             self._say(f"out of memory: micro-batch size reduced to {self.micro_batch} ({parts} per step)")

@@ -17,6 +17,7 @@ from system.errors import UserError
 from tests.conftest import ROOT, call_script, fails_with, make_pairs, run_script, write_pairs
 from tests.evaluation.conftest import FEW, evaluate_pairs, rows_of_report
 from tests.evaluation.test_hellaswag import ROW, write_rows
+from tests.ranks import torchrun
 
 
 class Card(NamedTuple):
@@ -93,10 +94,9 @@ def test_hellaswag_rows(card: Card) -> None:
     assert "log P(context | ending)" in card.printed and "chance is 25%" in card.printed
 
 
-def test_values_do_not_depend_on_the_batch_size(card: Card, tmp_path: Path) -> None:
-    result = call_script("evaluate_xcoax.py", *card.flags, "--batch-size", 3, "--out-dir", tmp_path)
-    assert result.returncode == 0, result.stderr
-    first, second = rows_of_report(card.folder), rows_of_report(tmp_path)
+def assert_same_values(ours: Path, theirs: Path) -> None:
+    """Two report cards of the same model, computed in another way."""
+    first, second = rows_of_report(theirs), rows_of_report(ours)
     for title, rows in first.items():
         for name, cells in rows.items():
             for column, cell in cells.items():
@@ -105,6 +105,20 @@ def test_values_do_not_depend_on_the_batch_size(card: Card, tmp_path: Path) -> N
                 elif title.partition(":")[0] in ("Language", "Instructions, given a response", "Filtering"):
                     tolerance = 1e-4 if column == "perplexity" else 1e-5
                     assert second[title][name][column]["value"] == pytest.approx(cell["value"], abs=tolerance)
+
+
+def test_values_do_not_depend_on_the_batch_size(card: Card, tmp_path: Path) -> None:
+    result = call_script("evaluate_xcoax.py", *card.flags, "--batch-size", 3, "--out-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same_values(tmp_path, card.folder)
+
+
+def test_two_processes_write_one_card(card: Card, tmp_path: Path) -> None:
+    result = torchrun(2, ["evaluate_xcoax.py", *card.flags, "--out-dir", tmp_path])
+    assert result.returncode == 0, result.stderr
+    assert_same_values(tmp_path, card.folder)
+    assert result.stdout.count("HellaSwag, a control") == card.printed.count("HellaSwag, a control")
+    assert "wrote report.json" in result.stdout
 
 
 def test_a_pretrained_model_gets_only_language_sections(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:

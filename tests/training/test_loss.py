@@ -36,5 +36,5 @@ def test_the_loss_is_a_mean_over_all_targets_that_count() -> None:
 def test_batches_without_a_target_are_a_mistake_of_the_caller() -> None:
     batch = counting_batch(0)
     batch.targets[:] = IGNORE_INDEX
-    with pytest.raises(AssertionError, match="nothing to measure"):
-        measure_loss(GPT(SHAPE), [batch], BYTES_PER_ID, torch.float32)
+    with pytest.raises(AssertionError, match="nothing was measured"):
+        _ = measure_loss(GPT(SHAPE), [batch], BYTES_PER_ID, torch.float32).nats_per_token
