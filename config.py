@@ -110,6 +110,7 @@ class PreprocessConfig(SourceConfig):
     subset: str = "sample-100BT"  # Its configuration; empty if it has only one.
     field: str = "text"  # Field that holds the text, on the hub and in local files.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
+    clean: Literal["no", "wikitext"] = "no"  # wikitext: rows are lines of WikiText; they are joined to articles, and its markup goes.
     tokenizer: str = ""  # Use this tokenizer.model, or the one in this data folder, instead of training one.
     val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
     sample_bytes: int = 64 << 20  # Bytes of text that the tokenizer is trained on.
@@ -163,6 +164,7 @@ class LoopConfig:
     weight_decay: float = 0.1  # On matrices only.
     grad_clip: float = 1.0  # Largest gradient norm; 0 turns clipping off.
     eval_every: int = 500  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
+    keep_every: int = 0  # Steps between numbered checkpoints, which all stay; 0: none.
     log_every: int = 10  # Steps between log lines.
     device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
     dtype: Dtype = "auto"  # dtype of matrix products; auto is bfloat16 where the device is fast at it, else float32.
@@ -179,7 +181,7 @@ class LoopConfig:
         require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
         require(self.adamw_lr is None or 0 < self.adamw_lr < math.inf, f"--adamw-lr {self.adamw_lr}: above 0")
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
-        require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
+        require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip", "keep_every")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
         for name, value in (("momentum", self.momentum), ("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= value < 1, f"--{name} {value}: from 0 up to, not including, 1")
@@ -200,6 +202,9 @@ class TrainConfig(LoopConfig):
     eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same.
     sample_tokens: int = 64  # Tokens of sample text shown at an evaluation; 0 turns it off.
     sample_prompt: str = "The end."  # Prompt of the sample text: an ending, or for a forward model a beginning.
+    hellaswag_every: int = 0  # Steps between measurements of HellaSwag, at evaluations; 0: none.
+    hellaswag: str = "Rowan/hellaswag"  # HellaSwag: a data set on the hub, or a file of its rows.
+    hellaswag_tasks: int = 0  # Tasks, evenly spaced; 0: all.
     dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on a GPU, and stop.
 
     def check(self) -> None:
@@ -207,7 +212,11 @@ class TrainConfig(LoopConfig):
         self.model.check()
         require(not (self.dry_run and self.plot), "--dry-run and --plot: use only one of them")
         require_positive(self, "eval_tokens")
-        require_not_negative(self, "sample_tokens")
+        require_not_negative(self, "sample_tokens", "hellaswag_every", "hellaswag_tasks")
+        require(
+            self.hellaswag_every % self.eval_every == 0,
+            f"--hellaswag-every {self.hellaswag_every}: a multiple of --eval-every {self.eval_every}",
+        )
 
 
 @dataclass(frozen=True)
@@ -335,6 +344,7 @@ class EvaluateConfig:
 
     model_path: str = "out/instruct/best_checkpoint.pt"  # Checkpoint to evaluate, tuned or only pretrained.
     against: str = ""  # Second checkpoint to compare with on the same texts, such as the forward twin.
+    over_training: bool = False  # Measure the numbered checkpoints of the run too (--keep-every), and draw the figures over its tokens.
     out_dir: str = ""  # Folder for report.json, report.md and the pictures; empty: beside the checkpoint.
     data_dir: str = ""  # Data folder whose held-out documents are used; empty: that of pretraining.
     documents: int = 2000  # Held-out documents, evenly spread; 0: all.

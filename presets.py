@@ -93,7 +93,13 @@ _TRAIN = {
         dtype="float16",
         checkpoint_activations=True,
     ),
-    "babygpt": TrainConfig(data_dir="data/babygpt", out_dir="out/babygpt", model=ModelConfig(n_layer=12, n_head=12, n_embed=768), lr=6e-4),
+    "babygpt": TrainConfig(
+        data_dir="data/babygpt",
+        out_dir="out/babygpt",
+        model=ModelConfig(n_layer=12, n_head=12, n_embed=768),
+        lr=6e-4,
+        hellaswag_every=1000,
+    ),
 }
 
 _INSTRUCT = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from system.startup import run_script
 
+from evaluation.hellaswag import hellaswag_while_training
 from model import GPT
 from presets import TRAIN_PRESETS
 from system.command_line import read_flags
@@ -33,6 +34,8 @@ def main() -> None:
     dataset, tokenizer = open_training_data(config)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
     task = pretraining_task(config, dataset, tokenizer)
+    if config.hellaswag_every:
+        task = dataclasses.replace(task, figures=hellaswag_while_training(config, tokenizer, dataset.order))
     run_training(config, task, lambda: GPT(config.model), "--max-steps", describe_data(config, dataset))
 
 

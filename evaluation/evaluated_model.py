@@ -29,14 +29,15 @@ class EvaluatedModel(NamedTuple):
 
 def load_models(config: EvaluateConfig, device: torch.device, ranks: Ranks = ALONE) -> list[EvaluatedModel]:
     """The model to evaluate and, if one is named, the model to compare it with."""
-    models = [_load(config.model_path, "tuning", config, device, ranks)]
+    models = [load_model(config.model_path, "tuning", config, device, ranks)]
     if config.against:
-        other = _load(config.against, "pretraining", config, device, ranks)
+        other = load_model(config.against, "pretraining", config, device, ranks)
         models.append(other._replace(name=f"against: {other.name}") if other.name == models[0].name else other)
     return models
 
 
-def _load(path: str, stage: Stage, config: EvaluateConfig, device: torch.device, ranks: Ranks) -> EvaluatedModel:
+def load_model(path: str, stage: Stage, config: EvaluateConfig, device: torch.device, ranks: Ranks) -> EvaluatedModel:
+    """The model of a checkpoint, in the dtype that the flags ask for."""
     checkpoint = load_checkpoint(Path(path), stage)
     model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), choose_dtype(config.dtype, device), int8=False).to(device)
     name = f"{'tuned' if checkpoint.stage == 'tuning' else 'pretrained'}, {checkpoint.order}"

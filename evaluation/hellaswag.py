@@ -2,24 +2,27 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from config import Order, SourceConfig
+from config import Order, SourceConfig, TrainConfig
 from evaluation.bootstrap import Values, mean_estimate
 from evaluation.evaluated_model import EvaluatedModel
 from evaluation.logprobs import grouped
 from evaluation.report import Section, with_progress
 from formats.batches import evenly_spaced
 from formats.tolerant_rows import READ_ENDINGS, read_rows_or_errors
+from model import GPT
 from preprocessing.hub import open_hub_dataset
 from preprocessing.sources import Source
 from sampling.scoring import Scorer
+from system.device import autocast, choose_dtype
 from system.errors import UserError
+from system.ranks import Ranks
 from tokens.reversal import reorder
 from tokens.tokenizer import Tokenizer
 
@@ -137,6 +140,26 @@ def encode_task(task: HellaSwagTask, tokenizer: Tokenizer, order: Order, block_s
     cut = len(context) > room
     kept = (context[:room] if backward else context[len(context) - room :]) if cut else context
     return [(ending, kept) if backward else (kept, ending) for ending in endings], cut
+
+
+def hellaswag_while_training(config: TrainConfig, tokenizer: Tokenizer, order: Order) -> Callable[[GPT, int, Ranks], Mapping[str, float]]:
+    """How often a model in training chooses the true ending, by the second part, given the first, a byte."""
+    tasks = read_tasks(config.hellaswag, config.hellaswag_tasks)
+
+    def measure(model: GPT, step: int, ranks: Ranks) -> Mapping[str, float]:
+        if step % config.hellaswag_every:
+            return {}
+        device = model.embedding.weight.device
+
+        def choose(tasks: Sequence[HellaSwagTask]) -> Iterator[bool]:
+            scores = score_tasks(Scorer(model, config.batch_size), tokenizer, order, tasks)
+            return (choice.is_right(whole=False, per_byte=True) for choice in with_progress(scores, len(tasks), "HellaSwag"))
+
+        with autocast(device, choose_dtype(config.dtype, device)):
+            right = ranks.divided(choose, tasks)
+        return {"HellaSwag": sum(right) / len(right)}
+
+    return measure
 
 
 def _choose(model: EvaluatedModel, tasks: Sequence[HellaSwagTask]) -> Iterator[ChoiceScores]:

@@ -17,6 +17,7 @@ from system.errors import UserError
 from system.escapes import escape_controls
 from system.files import atomic_write, write_json
 
+PICTURES = {f"report_{name}.png" for name in ("positions", "positions1", "ranking", "training_bits", "training_shares")}
 PIPE_WIDTH = 200  # columns when the output is not a terminal
 Curve = list[tuple[float, Estimate]]  # points from left to right
 
@@ -70,10 +71,10 @@ class Report:
         for line in self._fact_lines():
             console.print(Text(escape_controls(line)))
 
-    def add(self, section: Section, picture: Picture | None = None) -> None:
+    def add(self, section: Section, *pictures: Picture | None) -> None:
         """Print a section and write it to the unfinished report; an earlier report stays until this one is complete."""
         self.sections.append(section)
-        self.pictures += [picture] if picture else []
+        self.pictures += filter(None, pictures)
         if self.is_kept:
             _print(section)
             self._write("report_unfinished")
@@ -86,7 +87,7 @@ class Report:
             for picture in self.pictures:
                 _draw(self.folder, picture)
         self._write("report")
-        for name in {"report_positions.png", "report_positions1.png", "report_ranking.png"} - {picture.name for picture in self.pictures}:
+        for name in PICTURES - {picture.name for picture in self.pictures}:
             (self.folder / name).unlink(missing_ok=True)  # of an earlier report
         for ending in (".md", ".json"):
             (self.folder / f"report_unfinished{ending}").unlink(missing_ok=True)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from config import EvaluateConfig
-from evaluation.evaluated_model import EvaluatedModel
+from evaluation.evaluated_model import EvaluatedModel, load_model
 from evaluation.filtering import measure_filtering
 from evaluation.generated_instructions import measure_generated_instructions
 from evaluation.held_out import HeldOutPairs, HeldOutTexts, NotMeasured, read_held_out_documents, read_held_out_pairs, read_texts
@@ -18,6 +18,8 @@ from evaluation.language import measure_language
 from evaluation.ranking import measure_ranking
 from evaluation.recovery import Recovery, measure_instructions
 from evaluation.report import Report, Section
+from evaluation.trajectory import measure_trajectory, require_checkpoints
+from formats.checkpoint import numbered_checkpoints
 from system.device import choose_dtype, device_name
 from system.errors import BAD_FLAGS, UserError, require
 
@@ -54,6 +56,8 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
     reasons = dict.fromkeys(note for section in inputs.left_out for note in section.notes)
     require(bool(inputs.texts or inputs.pairs or inputs.tasks), f"nothing can be measured. {'; '.join(reasons)}", 1)
     _require_writable(report.folder)
+    if config.over_training:
+        require_checkpoints(models[0].checkpoint.path.parent)
     report.print_facts()
     for number, texts in enumerate(inputs.texts):
         picture = f"report_positions{number or ''}.png"
@@ -66,6 +70,18 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
         report.add(measure_hellaswag(models, inputs.tasks, config.seed))
     for section in inputs.left_out:
         report.add(section)
+    if config.over_training:
+        section, pictures = measure_trajectory(_models_of_run(config, models[0]), inputs.texts, inputs.pairs, inputs.tasks, config)
+        report.add(section, *pictures)
+
+
+def _models_of_run(config: EvaluateConfig, last: EvaluatedModel) -> Iterator[EvaluatedModel]:
+    """The models of the numbered checkpoints, each loaded when it is needed."""
+    for path in numbered_checkpoints(last.checkpoint.path.parent):
+        model = load_model(str(path), last.checkpoint.stage, config, last.scorer.model.cos.device, last.ranks)
+        if model.name != last.name or model.checkpoint.tokenizer.sha256 != last.checkpoint.tokenizer.sha256:
+            raise UserError(f"{path} is of another run than {last.checkpoint.path}. Move it away, or leave out --over-training")
+        yield model
 
 
 def _read_inputs(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> Inputs:

@@ -4,6 +4,7 @@ A checkpoint contains only tensors, numbers, strings, bytes, lists and dicts, so
 """
 
 import pickle
+import re
 import warnings
 import zipfile
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ FORMAT = 1
 MAKERS: dict[Stage, Script] = {"pretraining": "train_xcoax.py", "tuning": "finetune_xcoax.py"}
 BEST = "best_checkpoint.pt"
 LAST = "last_checkpoint.pt"
+NUMBERED = "checkpoint_{:06}.pt"  # of a step, with --keep-every
 # What contents of the wrong shape or type can raise.
 UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
@@ -146,6 +148,13 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             f"{_way_out(path, stage)}"
         ) from error
     return checkpoint
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that --keep-every kept, in the order of their steps."""
+    names = re.compile(r"checkpoint_(\d{6,})\.pt")
+    found = sorted((int(match[1]), path) for path in folder.glob("*.pt") if (match := names.fullmatch(path.name)))
+    return [path for _, path in found]
 
 
 def _resume_state(content: dict[str, Any]) -> dict[str, Any] | None:

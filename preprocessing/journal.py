@@ -20,6 +20,8 @@ from system.errors import BAD_FLAGS, UserError, first_line
 from system.files import write_json
 from system.settings import changed_settings
 
+ADDED = {"clean": "no"}  # settings that folders of an earlier version do not have, and what they did then
+
 
 @dataclass(frozen=True)
 class ChunkRecord:
@@ -123,7 +125,7 @@ def open_finished(folder: Path, content: Content, settings: dict[str, Any]) -> D
 
 def require_same_settings(folder: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a folder that was started or made with different settings, and name them."""
-    changes = changed_settings(before, now)
+    changes = changed_settings(ADDED | before, now)
     if changes:
         raise UserError(
             f"{folder} was {what} with different settings: {'; '.join(changes)}. "

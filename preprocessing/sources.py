@@ -7,7 +7,7 @@ a resumed run opens the file where it stopped and skips the files before it.
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from config import InstructConfig, PreprocessConfig
 from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, find_files
@@ -16,6 +16,7 @@ from formats.rows import column_bytes, cutting_place, read_json, read_parquet, r
 from formats.utf8 import decode_utf8, normalize_line_endings
 from preprocessing.hub import HubError, Retries, open_hub_dataset
 from preprocessing.split import text_hash
+from preprocessing.wikitext import join_articles
 
 SAMPLED_FILES = 16  # files opened for the tokenizer's sample, at most
 
@@ -90,12 +91,15 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
     """The documents that the flags name; those of a hub data set at this revision, or the newest if it is empty."""
     field, limit = config.field, config.max_document_bytes
 
-    def read_local(path: str) -> Iterator[list[Document]]:
-        return (split_document(document, limit) for document in _read_documents(path, field, limit))
+    def in_parts(documents: Iterator[Document]) -> Iterator[list[Document]]:
+        """For each row its documents, each cut into parts."""
+        if config.clean == "no":
+            return (split_document(document, limit) for document in documents)
+        rows = join_articles(document.text for document in documents)
+        return ([part for text in row for part in split_document(Document(text, False), limit)] for row in rows)
 
-    def read_table(table: Any, source: str) -> Iterator[list[Document]]:
-        require_fields([field], table.column_names, source)
-        return (split_document(Document(text, False), limit) for text in column_bytes(table, field, source))
+    def read_local(path: str) -> Iterator[list[Document]]:
+        return in_parts(_read_documents(path, field, limit))
 
     if config.input:
         return _local(config.input, read_local, DOCUMENT_ENDINGS)
@@ -103,8 +107,15 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
     if hub.fields is not None:
         require_fields([field], hub.fields, hub.name)
 
+    def read_hub(file: int, row: int) -> Iterator[Document]:
+        for table in hub.read(file, row, [field]):
+            require_fields([field], table.column_names, hub.names[file])
+            yield from (Document(text, False) for text in column_bytes(table, field, hub.names[file]))
+
     def open_file(file: int, row: int) -> Iterator[list[Document]]:
-        return itertools.chain.from_iterable(read_table(table, hub.names[file]) for table in hub.read(file, row, [field]))
+        if config.clean == "wikitext":  # an article may have begun before the row
+            return itertools.islice(in_parts(read_hub(file, 0)), row, None)
+        return in_parts(read_hub(file, row))
 
     return Source(hub.names, open_file, config.retries, hub.revision)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # torch's gap
 from torch.distributed.rendezvous import rendezvous
 
 from system.device import choose_device
@@ -159,17 +160,17 @@ def join_ranks(wanted: Device) -> Iterator[tuple[Ranks, torch.device]]:
     dist.destroy_process_group()
 
 
-def _own_store(launcher: dist.Store, number: int) -> dist.TCPStore:
+def _own_store(launcher: Store, number: int) -> TCPStore:
     """The store in which these processes meet. That of torchrun keeps the addresses of processes from before a restart."""
     address = os.environ["MASTER_ADDR"]  # of the first process too
     if number == 0:
-        store = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
         launcher.set("port", str(store.port))
         return store
     deadline = time.monotonic() + PATIENCE.total_seconds()
     while True:
         try:
-            return dist.TCPStore(address, int(launcher.get("port")), is_master=False, timeout=timedelta(seconds=1))
+            return TCPStore(address, int(launcher.get("port")), is_master=False, timeout=timedelta(seconds=1))
         except RuntimeError:  # a port from before the restart: the new one will be there soon
             if time.monotonic() > deadline:
                 raise

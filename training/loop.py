@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from config import LoopConfig
 from formats.batches import Batch
-from formats.checkpoint import BEST, LAST, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
+from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
 from model import GPT
 from system.device import peak_flops
 from system.errors import UserError
@@ -67,6 +67,9 @@ class Trainer:
                 elif is_new and stopping and self.step:
                     self.read_steps()
                     self.save(LAST, math.nan)
+                if is_new and self.step and self.config.keep_every and self.step % self.config.keep_every == 0:
+                    self.read_steps()
+                    self.save(NUMBERED.format(self.step), math.nan)
                 if is_last or stopping:
                     break
                 current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
@@ -106,9 +109,10 @@ class Trainer:
             if not math.isfinite(loss.nats_per_token):
                 raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
             controls = {name: self._measure(name, batches) for name, batches in self.task.controls.items()}
+            figures = self.task.figures(self.model, self.step, self.ranks)
             sample = self.task.sample(self.model, self.step) if self.ranks.is_first else ""
             is_best = self.step > 0 and loss.nats_per_token < self.best_loss
-            report = self.log.evaluation(self.step, self.tokens, loss, controls, sample, is_best)
+            report = self.log.evaluation(self.step, self.tokens, loss, controls, figures, sample, is_best)
             if self.step:
                 self.best_loss = min(self.best_loss, loss.nats_per_token)
                 self.save(LAST, loss.nats_per_token)

@@ -1,4 +1,4 @@
-"""loss.png: the training and validation loss over the tokens seen."""
+"""loss.png: the training and validation loss, and HellaSwag if it was measured, over the tokens seen."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from system.files import atomic_write
 from training.metrics import METRICS, read_metrics
 
 PICTURE = "loss.png"
+HELLASWAG = "hellaswag"  # its name in metrics.jsonl
 
 
 def redraw_loss_curve(folder: Path) -> None:
@@ -32,6 +33,12 @@ def draw_loss_curve(folder: Path) -> Path:
     axes.set_ylabel("loss (nats per token)")
     axes.set_title(escape_controls(str(folder)), parse_math=False)
     axes.grid(alpha=0.3)
+    shares = [(row["tokens"] / 1e6, row[HELLASWAG]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(HELLASWAG))]
+    if shares:
+        right = axes.twinx()
+        right.set_ylabel("HellaSwag, share right")
+        axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1][1]:.1%} at the end")  # in the legend of the losses
+        right.plot(*zip(*shares, strict=True), "s--", color="C2", linewidth=1.2, markersize=4)
     if axes.lines:
         axes.legend()
     with atomic_write(folder / PICTURE) as file:

@@ -12,7 +12,7 @@ import torch
 
 from config import LoopConfig
 from formats.batches import SHUFFLE
-from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
+from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
@@ -91,7 +91,7 @@ def _train(
     model = make_model().to(device)
     model.checkpoint_activations = config.checkpoint_activations
     if ranks.is_first:
-        require_disk_space(folder, model)
+        require_disk_space(config, model)
     trainer = Trainer(config, model, task, device, dtype, ranks)
     where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
@@ -175,11 +175,14 @@ def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]
     ]
 
 
-def require_disk_space(folder: Path, model: GPT) -> None:
-    """Refuse to start where the checkpoints will not fit: best, last, and the temporary file that replaces one of them."""
+def require_disk_space(config: LoopConfig, model: GPT) -> None:
+    """Refuse to start where the checkpoints will not fit: best, last, numbered ones, and the temporary file that replaces one."""
+    folder = Path(config.out_dir)
     last = 3 * 4 * model.count_parameters()  # weights and at most two moments, in float32
-    there = sum((folder / name).stat().st_size for name in (BEST, LAST) if (folder / name).is_file())
-    needed, free = last // 3 + 2 * last - there, shutil.disk_usage(folder).free
+    files = [path for path in (folder / BEST, folder / LAST, *numbered_checkpoints(folder)) if path.is_file()]
+    there = sum(path.stat().st_size for path in files)
+    kept = config.max_steps // config.keep_every if config.keep_every and config.hours is None else 0
+    needed, free = last // 3 * (1 + kept) + 2 * last - there, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
             f"{folder}: the checkpoints need {needed / 1e6:,.0f} MB more, but only {free / 1e6:,.0f} MB are free. "

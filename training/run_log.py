@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,7 +67,9 @@ class RunLog:
             f"{speed['tokens_per_second']:,.0f} tokens/s  {_flops(speed['tflops'])}{share}"
         )
 
-    def evaluation(self, step: int, tokens: int, loss: Loss, controls: dict[str, Loss], sample: str, is_best: bool) -> str:
+    def evaluation(
+        self, step: int, tokens: int, loss: Loss, controls: Mapping[str, Loss], figures: Mapping[str, float], sample: str, is_best: bool
+    ) -> str:
         """Write an evaluation to metrics.jsonl; returns the lines to print once its checkpoint is saved."""
         values = {"val_loss": loss.nats_per_token, "bits_per_byte": loss.bits_per_byte}
         line = f"step {step}: validation loss {loss.nats_per_token:.4f}, {loss.bits_per_byte:.4f} bits per byte"
@@ -75,6 +77,8 @@ class RunLog:
             key = name.replace(" ", "_")
             values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
             line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
+        line += "".join(f", {name} {share:.1%}" for name, share in figures.items())
+        values |= {name.lower(): share for name, share in figures.items()}
         self._add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
         line += ", the best so far" if is_best else ""
         return "\n".join([line, *("    | " + text for text in sample.splitlines())])

@@ -7,6 +7,7 @@ from typing import Any
 from config import Order, Stage
 from formats.batches import Batch, BatchSeries
 from model import GPT
+from system.ranks import Ranks
 from tokens.tokenizer import Tokenizer
 
 Batches = Callable[[int], BatchSeries]  # the same sequences every time, in batches of the given size
@@ -22,6 +23,7 @@ class TrainingTask:
     draw: Callable[[int, int], Batch]  # (first, count): sequences of an endless order, a function of its arguments alone
     validation: Batches
     sample: Callable[[GPT, int], str]  # text that the model writes at this step, for people to read; may be empty
+    figures: Callable[[GPT, int, Ranks], Mapping[str, float]] = lambda model, step, ranks: {}  # shares to report at this step, by name
     controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
     must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
     data: Mapping[str, Any] = field(default_factory=dict)  # the same of the data, which --new-data lets change

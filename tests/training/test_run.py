@@ -1,6 +1,7 @@
 """Starting and resuming runs: the files of a run, what may change on resuming, compiling, disk space."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -175,9 +176,11 @@ def test_a_run_starts_only_if_its_checkpoints_fit_on_the_disk(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=4 * weights))
     with pytest.raises(UserError, match="the checkpoints need"):
-        require_disk_space(tmp_path, trainer.model)
+        require_disk_space(trainer.config, trainer.model)
     trainer.run()
-    require_disk_space(tmp_path, trainer.model)  # the files that are already there will be replaced
+    require_disk_space(trainer.config, trainer.model)  # the files that are already there will be replaced
+    with pytest.raises(UserError, match="the checkpoints need"):
+        require_disk_space(dataclasses.replace(trainer.config, keep_every=1, max_steps=9), trainer.model)
 
 
 def test_running_out_of_memory_in_the_optimizer_step_ends_in_one_line(dataset_folder: Path, tmp_path: Path) -> None:
