@@ -15,6 +15,7 @@ from system.startup import run_script
 import torch
 
 from formats.checkpoint import load_checkpoint
+from model import GPT
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
 from training.loss_curve import draw_loss_curve
@@ -29,7 +30,11 @@ def main() -> None:
         return
     base = load_checkpoint(Path(config.model_path))
     tuning = Tuning(config, base, open_tuning_data(config, base))
-    run_training(tuning.config, tuning.task(), lambda: tuning.base.make_model(torch.device("cpu")), "--epochs", tuning.describe_data())
+
+    def make_model() -> GPT:
+        return tuning.base.make_model(torch.device("cpu")).float()  # a published checkpoint may be in bfloat16
+
+    run_training(tuning.config, tuning.task(), make_model, "--epochs", tuning.describe_data())
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Tuning:
         prompts = [example.ids[: example.prompt_length].tobytes() for example in self.held_out]
         others = assign_other_responses(prompts, self.config.seed)
         shuffled = with_other_responses(self.held_out, others, len(self.prompt_format.before_response), self.block_size)
-        weights = self.base.weights["norm.weight"].numpy().tobytes()  # small, and changed by every training step
+        weights = self.base.weights["norm.weight"].float().numpy().tobytes()  # small, and changed by every training step
         return TrainingTask(
             stage="tuning",
             tokenizer=self.base.tokenizer,

@@ -75,6 +75,17 @@ def test_a_tuned_model_can_be_tuned_further(pairs: Path, tuned: Run, tmp_path: P
     assert first == pytest.approx(load_checkpoint(tuned.folder / "best_checkpoint.pt").val_loss, abs=1e-5)
 
 
+def test_a_model_in_bfloat16_is_tuned_in_float32(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """Published weights are in bfloat16."""
+    content = torch.load(base, weights_only=True)
+    content["model"] = {name: weights.bfloat16() for name, weights in content["model"].items()}
+    (tmp_path / "small").mkdir()
+    torch.save(content, tmp_path / "small" / "best_checkpoint.pt")
+    result = tune(tmp_path / "small" / "best_checkpoint.pt", pairs, tmp_path / "out", "--epochs", 0.5)
+    assert result.returncode == 0, result.stderr
+    assert {weights.dtype for weights in load_checkpoint(tmp_path / "out" / "best_checkpoint.pt").weights.values()} == {torch.float32}
+
+
 def test_damaged_shards_are_refused(base: Path, pairs: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(pairs, tmp_path / "data"))
     shard = data / "train_00000.bin"
