@@ -97,7 +97,7 @@ def test_a_data_folder_of_it(source: Path, tmp_path: Path) -> None:
     assert {tokenizer.decode(ids[1:].tolist()) for ids in found} == set(ARTICLES)
     fails_with(
         run_here("preprocess_xcoax.py", *flags, "--order", "forward"),
-        1,
+        2,
         "was made with different settings",
         "clean was 'wikitext', now 'no'",
     )
