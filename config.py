@@ -170,6 +170,7 @@ class LoopConfig:
     dtype: Dtype = "auto"  # dtype of matrix products; auto is bfloat16 where the device is fast at it, else float32.
     compile: bool = True  # Use torch.compile where it works.
     checkpoint_activations: bool = False  # Recompute each block in the backward pass to save memory.
+    shard: bool = False  # Divide weights, gradients and optimizer state among the processes of torchrun.
     seed: int = 0  # Seed of the weights and of the order of the batches.
     tensorboard: bool = False  # Write TensorBoard files too.
     verify: bool = False  # Check the hash of every shard before training.

@@ -47,8 +47,14 @@ class BatchSeries:
         return map(self.read, range(self.count))
 
     def part(self, number: int, parts: int) -> "BatchSeries":
-        """One of several parts of the series: every so-manieth batch."""
-        return BatchSeries(len(range(number, self.count, parts)), lambda index: self.read(number + index * parts))
+        """One of several parts of the series, all as long: where there are too few batches, the last is one without targets."""
+
+        def read(index: int) -> Batch:
+            place = number + index * parts
+            batch = self.read(min(place, self.count - 1))
+            return batch if place < self.count else Batch(batch.inputs, np.full_like(batch.targets, IGNORE_INDEX), batch.segment_ids)
+
+        return BatchSeries(math.ceil(self.count / parts), read)
 
 
 class Windows:

@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -73,7 +74,8 @@ class _NoInitialization(TorchFunctionMode):
 def save_checkpoint(
     path: Path,
     *,
-    model: GPT,
+    weights: Mapping[str, torch.Tensor],
+    model_config: ModelConfig,
     train_config: dict[str, Any],
     stage: Stage,
     must_match: dict[str, Any],
@@ -87,8 +89,8 @@ def save_checkpoint(
     """Write a checkpoint; the previous one stays until the new one is complete."""
     content = {
         "format": FORMAT,
-        "model": model.state_dict(),
-        "model_config": asdict(model.config),
+        "model": weights,
+        "model_config": asdict(model_config),
         "train_config": train_config,
         "stage": stage,
         "identity": must_match,

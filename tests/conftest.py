@@ -154,7 +154,8 @@ def checkpoints(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         made[stage].parent.mkdir()
         save_checkpoint(
             made[stage],
-            model=model,
+            weights=model.state_dict(),
+            model_config=model.config,
             train_config={},
             stage=stage,
             must_match={},

@@ -22,6 +22,7 @@ from training.device_batch import BatchCopier
 from training.loss import Loss, measure_loss
 from training.loss_curve import redraw_loss_curve
 from training.run_log import RunLog
+from training.sharding import all_whole, give_back, load_weights, local, whole_model
 from training.step import Stepper, StepResult
 from training.task import Batches, TrainingTask
 from training.time_plan import UNPLANNED, TimePlan
@@ -109,8 +110,10 @@ class Trainer:
             if not math.isfinite(loss.nats_per_token):
                 raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
             controls = {name: self._measure(name, batches) for name, batches in self.task.controls.items()}
-            figures = self.task.figures(self.model, self.step, self.ranks)
-            sample = self.task.sample(self.model, self.step) if self.ranks.is_first else ""
+            model = whole_model(self.model)
+            figures = self.task.figures(model, self.step, self.ranks)
+            sample = self.task.sample(model, self.step) if self.ranks.is_first else ""
+            del model  # perhaps a copy
             is_best = self.step > 0 and loss.nats_per_token < self.best_loss
             report = self.log.evaluation(self.step, self.tokens, loss, controls, figures, sample, is_best)
             if self.step:
@@ -152,7 +155,9 @@ class Trainer:
             shown = tqdm(found, desc=name, unit=" batches", leave=False, disable=None, dynamic_ncols=True)
             return measure_loss(self.model, shown, self.task.tokenizer.bytes_per_id, self.stepper.dtype)
 
-        return Loss(*self.ranks.total(*self.stepper.within_memory(measure)))
+        loss = Loss(*self.ranks.total(*self.stepper.within_memory(measure)))
+        give_back(self.model)
+        return loss
 
     def _diverged(self, what: str) -> UserError:
         return UserError(
@@ -162,16 +167,20 @@ class Trainer:
 
     def save(self, name: str, val_loss: float) -> None:
         """Write a checkpoint; the last one also holds what resuming needs. Weights that are not finite are not saved."""
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+        is_finite = all(local(parameter).isfinite().all() for parameter in self.model.parameters())
+        if self.ranks.largest(not is_finite):
             raise self._diverged(f"step {self.step}: the weights are not finite")
+        weights = all_whole(self.model.state_dict())
+        resume_state = all_whole(self._resume_state()) if name == LAST else None
         if self.ranks.is_first:
-            self._write(name, val_loss)
+            self._write(name, val_loss, weights, resume_state)
         self.saved_step = self.step
 
-    def _write(self, name: str, val_loss: float) -> None:
+    def _write(self, name: str, val_loss: float, weights: dict[str, torch.Tensor], resume_state: dict[str, Any] | None) -> None:
         save_checkpoint(
             self.folder / name,
-            model=self.model,
+            weights=weights,
+            model_config=self.model.config,
             train_config=dataclasses.asdict(self.config),
             stage=self.task.stage,
             must_match={**self.task.must_match, **self.task.data},
@@ -180,7 +189,7 @@ class Trainer:
             step=self.step,
             tokens=self.tokens,
             val_loss=val_loss,
-            resume_state=self._resume_state() if name == LAST else None,
+            resume_state=resume_state,
         )
 
     def _resume_state(self) -> dict[str, Any]:
@@ -200,7 +209,7 @@ class Trainer:
     def resume(self, last: Checkpoint) -> None:
         """Continue from a last checkpoint as if the run had never stopped."""
         assert last.resume_state is not None
-        self.model.load_state_dict(last.weights)
+        load_weights(self.model, last.weights)
         self.stepper.optimizer.load_state_dict(last.resume_state["optimizer"])
         if last.resume_state["scaler"]:  # empty where the run was not in float16
             self.stepper.scaler.load_state_dict(last.resume_state["scaler"])

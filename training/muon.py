@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from system.ranks import ALONE, Ranks
+from training.sharding import part_like, whole
 
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
 NEWTON_SCHULZ_STEPS = 5
@@ -58,10 +59,12 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     same_shape[matrix.shape].append(matrix)
             for shape, matrices in same_shape.items():
-                directions = self._ranks.each_row(orthogonalize, torch.stack(self._momenta(matrices, group["momentum"])))
+                momenta = [whole(momentum) for momentum in self._momenta(matrices, group["momentum"])]
+                directions = self._ranks.each_row(orthogonalize, torch.stack(momenta))
+                updates = [part_like(update, matrix) for update, matrix in zip(directions.unbind(), matrices, strict=True)]
                 size = ADAMW_UPDATE_SIZE * math.sqrt(max(shape))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, directions.unbind(), alpha=-group["lr"] * size)
+                torch._foreach_add_(matrices, updates, alpha=-group["lr"] * size)
 
     def _momenta(self, matrices: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
         """For each matrix the running mean of its gradients including this one, looking one step ahead (Nesterov)."""

@@ -10,6 +10,7 @@ from model import GPT
 from system.errors import UserError
 from system.ranks import ALONE, Ranks
 from training.muon import Muon
+from training.sharding import part_like
 
 
 class Optimizers:
@@ -55,8 +56,13 @@ class Optimizers:
                 f"the checkpoint has the state of {theirs}, this run uses {ours}. Resume with the --optimizer of the checkpoint"
             )
         for name, optimizer in self.named.items():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            moments = {
+                index: {key: part_like(value, parameters[index]) if value.dim() else value for key, value in of_parameter.items()}
+                for index, of_parameter in state[name]["state"].items()
+            }
             # Our param_groups go in with the state, since PyTorch places the state according to them: they differ between devices.
-            optimizer.load_state_dict({"state": state[name]["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE) -> Optimizers:

@@ -16,7 +16,7 @@ from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
-from system.errors import BAD_FLAGS, UserError, first_line
+from system.errors import BAD_FLAGS, UserError, first_line, require
 from system.files import lock_folder, write_json
 from system.memory import keep_freed_memory
 from system.processors import usable_processors
@@ -24,6 +24,7 @@ from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
+from training.sharding import shard_model
 from training.task import TrainingTask
 
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
@@ -84,6 +85,8 @@ def _train(
     if device.type == "cpu":
         keep_freed_memory()
     dtype = choose_dtype(config.dtype, device)
+    require(not config.shard or ranks.count > 1, "--shard: start several processes with torchrun, or leave it out")
+    require(not config.shard or dtype != torch.float16, "--shard: float16 is not supported. Use --dtype bfloat16")
     problem = compile_problem(device) if config.compile else None
     if problem:
         print(f"torch.compile does not work here, continuing without it: {problem}")
@@ -92,6 +95,10 @@ def _train(
     model.checkpoint_activations = config.checkpoint_activations
     if ranks.is_first:
         require_disk_space(config, model)
+    if config.compile and not problem:
+        _compile(model, config.shard)
+    if config.shard:
+        shard_model(model, ranks, device)
     trainer = Trainer(config, model, task, device, dtype, ranks)
     where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
@@ -107,8 +114,6 @@ def _train(
         del last  # frees its weights
     if ranks.is_first:
         write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
-    if config.compile and not problem:
-        model.compile(dynamic=False)
     try:
         trainer.run()
     except RuntimeError as error:
@@ -120,6 +125,12 @@ def _train(
         ) from error
     taken = f" in {trainer.plan.seconds / 3600:.4g} hours" if trainer.plan else ""
     print(f"finished{taken}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; loss curve in {folder / PICTURE}")
+
+
+def _compile(model: GPT, in_blocks: bool) -> None:
+    """Compile the model, or its blocks: the exchange of a divided model takes place between them."""
+    for module in model.blocks if in_blocks else [model]:
+        module.compile(dynamic=False)
 
 
 def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint | None:

@@ -16,6 +16,7 @@ from system.ranks import ALONE, Ranks
 from training.device_batch import batch_to_device
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
+from training.sharding import expect_gradients, is_sharded, whole
 
 T = TypeVar("T")
 
@@ -81,11 +82,12 @@ class Stepper:
         lr = learning_rate(self.config, number)
         [targets] = self.ranks.total((batch.targets != IGNORE_INDEX).sum().item())
         loss = self.within_memory(lambda: self.accumulate_gradients(batch, targets))
-        self.ranks.add_up([*(parameter.grad for parameter in self.model.parameters() if parameter.grad is not None), loss])
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self.ranks.add_up([loss] if is_sharded(self.model) else [*gradients, loss])
         self.optimizer.set_learning_rate(lr)
         for optimizer in self.optimizer.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf))
         # With a scaler an infinite gradient is ordinary: the step is skipped and the scale lowered, unless it is at its lowest.
         # So in float16, and only there, each step waits for its gradient norm.
         skipped = self.scaler.is_enabled() and not math.isfinite(norm.item())
@@ -112,6 +114,7 @@ class Stepper:
         total = torch.zeros((), device=self.device)
         for start in range(0, len(batch.inputs), self.micro_batch):
             part = batch[start : start + self.micro_batch]
+            expect_gradients(self.model, complete=start + self.micro_batch >= len(batch.inputs))
             with autocast(self.device, self.dtype):
                 loss = self.model(*batch_to_device(part, self.device)) / targets
             self.scaler.scale(loss).backward()
@@ -127,6 +130,8 @@ class Stepper:
             if not self.ranks.largest(result is None):  # if one of the ranks has too little memory, all start again
                 assert result is not None
                 return result
+            if is_sharded(self.model):
+                raise UserError(f"{self.micro_batch} sequences do not fit in the memory of one GPU. Try a --batch-size below that")
             if self.micro_batch == 1:
                 raise UserError(
                     f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "

@@ -58,7 +58,7 @@ def bigram_model(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
     torch.nn.init.normal_(model.embedding.weight, std=0.4)
     path = tmp_path_factory.mktemp("bigram") / "best_checkpoint.pt"
     save_checkpoint(
-        path, model=model, train_config={}, stage="tuning", must_match={}, tokenizer=tokenizer,
+        path, weights=model.state_dict(), model_config=model.config, train_config={}, stage="tuning", must_match={}, tokenizer=tokenizer,
         order="backward", step=1, tokens=1, val_loss=6.0,
     )  # fmt: skip
     checkpoint = load_checkpoint(path)

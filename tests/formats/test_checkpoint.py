@@ -26,7 +26,8 @@ def saved(model: GPT, dataset_folder: Path, tmp_path: Path) -> Path:
     path = tmp_path / "best_checkpoint.pt"
     tokenizer = Tokenizer.load(dataset_folder)
     run = {"train_config": {"lr": 1.0}, "must_match": {"of": "a test"}, "step": 3, "tokens": 9, "val_loss": 2.5}
-    save_checkpoint(path, model=model, stage="pretraining", tokenizer=tokenizer, order="backward", **run)  # type: ignore[arg-type]  # by name
+    made_of = {"weights": model.state_dict(), "model_config": model.config, "tokenizer": tokenizer}
+    save_checkpoint(path, stage="pretraining", order="backward", **made_of, **run)  # type: ignore[arg-type]  # by name
     return path
 
 

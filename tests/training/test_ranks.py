@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from formats.checkpoint import load_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fails_with
 from tests.ranks import in_processes, told_by_script, torchrun, torchrun_command
 from tests.training.runs import pretrain, pretraining_command, tune, tuning_command
 from training.metrics import read_metrics
@@ -23,12 +23,12 @@ def rows(folder: Path, name: str) -> list[Any]:
     return [row[name] for row in read_metrics(folder) if name in row]
 
 
-def assert_same_course(ours: Path, theirs: Path) -> None:
-    """The same losses and gradients at every step, exactly the same tokens, nearly the same weights."""
+def assert_same_course(ours: Path, theirs: Path, exactly: bool = True) -> None:
+    """The same losses and gradients at every step, the same tokens, nearly the same weights. Validation is exact before the first step."""
     for name in ("loss", "grad_norm", "val_loss"):
         assert rows(ours, name) == pytest.approx(rows(theirs, name), rel=1e-4), name
     assert rows(ours, "tokens") == rows(theirs, "tokens")
-    assert rows(ours, "val_loss")[0] == rows(theirs, "val_loss")[0]  # of the same weights
+    assert not exactly or rows(ours, "val_loss")[0] == rows(theirs, "val_loss")[0]
     first, second = (load_checkpoint(folder / "last_checkpoint.pt") for folder in (ours, theirs))
     for key in first.weights:
         torch.testing.assert_close(first.weights[key], second.weights[key], rtol=0, atol=2e-3)
@@ -48,6 +48,38 @@ def test_several_processes_take_the_steps_of_one(count: int, dataset_folder: Pat
     assert result.stdout.count("step 12: validation loss") == 1  # one voice
     assert f"{count} × " in result.stdout
     assert_same_course(tmp_path, alone)
+
+
+def test_a_divided_model_takes_the_steps_of_a_whole_one(dataset_folder: Path, alone: Path, tmp_path: Path) -> None:
+    result = torchrun(2, pretraining_command(dataset_folder, tmp_path, *RUN, "--shard"))
+    assert result.returncode == 0, result.stderr
+    assert_same_course(tmp_path, alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_what_a_divided_model_saves_is_whole(optimizer: str, dataset_folder: Path, tmp_path: Path) -> None:
+    """One process goes on with it, and two with what one has saved."""
+    flags = ("--optimizer", optimizer, "--eval-every", 4, "--schedule", "wsd", "--cooldown-share", 0)
+    assert pretrain(dataset_folder, tmp_path / "alone", *flags, "--max-steps", 12).returncode == 0
+    for count, steps, shard in ((2, 4, ["--shard"]), (1, 8, []), (2, 12, ["--shard"])):
+        result = torchrun(count, pretraining_command(dataset_folder, tmp_path / "out", *flags, "--max-steps", steps, *shard))
+        assert result.returncode == 0, result.stderr
+    assert_same_course(tmp_path / "out", tmp_path / "alone")
+
+
+@pytest.mark.long
+def test_a_divided_model_is_tuned_with_compiled_blocks(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """And with activations that are computed again; validation has fewer batches than there are processes."""
+    flags = ("--epochs", 0.5, "--eval-every", 100, "--dropout", 0, "--eval-pairs", 3)
+    assert tune(base, pairs, tmp_path / "one", *flags).returncode == 0
+    result = torchrun(2, tuning_command(base, pairs, tmp_path / "two", *flags, "--shard", "--compile", "--checkpoint-activations"))
+    assert result.returncode == 0, result.stderr
+    assert_same_course(tmp_path / "two", tmp_path / "one", exactly=False)
+
+
+def test_a_model_is_divided_among_several_processes_only(dataset_folder: Path, tmp_path: Path) -> None:
+    fails_with(pretrain(dataset_folder, tmp_path, "--shard"), 2, "--shard: start several processes with torchrun")
 
 
 def test_tuning_counts_the_targets_of_all_processes(base: Path, pairs: Path, tmp_path: Path) -> None:
