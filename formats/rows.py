@@ -30,6 +30,45 @@ def read_parquet(path: str, column: str) -> Iterator[bytes | None]:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 
+def read_parquet_range(path: str, column: str, first: int, last: int) -> Iterator[bytes | None]:
+    """The rows `first` to `last` - 1 of a column of a Parquet file, as bytes. Row groups without any of them are not read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            groups, start = [], 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if start < last and end > first:
+                    groups.append((group, start))
+                start = end
+            row = groups[0][1] if groups else 0
+            for batch in file.iter_batches(BATCH_ROWS, [group for group, _ in groups], [column], use_threads=False):
+                yield from column_bytes(batch.slice(max(0, first - row), last - max(first, row)), column, path)
+                row += batch.num_rows
+                if row >= last:
+                    return
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
+def row_groups(path: str, column: str) -> list[tuple[int, int]]:
+    """The number of rows of each row group of a Parquet file, and the bytes of a column there before compression."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            require_fields([column], file.schema_arrow.names, path)
+            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+            names = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)] if groups else []
+            place = names.index(column) if column in names else None
+            return [(group.num_rows, 0 if place is None else group.column(place).total_uncompressed_size) for group in groups]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+
+
 def read_parquet_rows(path: str, choose: Callable[[list[str]], list[str]]) -> Iterator[dict[str, Any] | None]:
     """The rows of a Parquet file with the chosen fields; None for a row with invalid UTF-8."""
     import pyarrow

@@ -1,6 +1,6 @@
 """Owns chunks: the rows of a source in groups, the unit of work, of shuffling and of resuming."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from config import CHUNK_BYTES, CHUNK_DOCUMENTS
@@ -22,8 +22,7 @@ class Chunk(NamedTuple, Generic[Item]):
     """The items that one worker turns into at most one training shard and one validation shard."""
 
     number: int
-    items: list[Item]
-    size: int  # bytes of text
+    items: Iterable[Item]  # in memory, or read when a worker goes through them
     start: str  # file and row of the first item, for messages
     end: Position
 
@@ -44,7 +43,7 @@ def read_chunks(
                 size += item.size
             count += 1
         if count == CHUNK_DOCUMENTS or size >= CHUNK_BYTES or (row is None and count):
-            yield Chunk(number, items, size, f"{names[start.file]}, row {start.row + 1}", end)
+            yield Chunk(number, items, f"{names[start.file]}, row {start.row + 1}", end)
             items, count, size, start = [], 0, 0, end
             number += 1
         if row is None:

@@ -17,6 +17,7 @@ from formats.shards import Dataset, ShardWriter
 from formats.utf8 import decode_utf8
 from preprocessing.chunks import Chunk, read_chunks
 from preprocessing.journal import ChunkRecord
+from preprocessing.parquet_chunks import plan_chunks
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Document, open_documents, sample_text
 from preprocessing.split import text_hash
@@ -43,22 +44,23 @@ class EncodeDocuments:
     seed: int
 
     def __call__(self, chunk: Chunk[Document], folder: Path) -> ChunkRecord:
-        counts = Counter({"parts of cut documents": sum(document.continues for document in chunk.items)})
+        documents = list(chunk.items)
+        counts = Counter({"parts of cut documents": sum(document.continues for document in documents)})
         with (
             ShardWriter(folder, f"train_{chunk.number:05d}.bin") as train,
             ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
         ):
-            for batch in self._batches(chunk, counts):
+            for batch in self._batches(documents, chunk.number, counts):
                 for writer, texts in zip((train, val), batch, strict=True):
                     writer.append(self._encode(texts), len(texts), sum(map(len, texts)))
             return ChunkRecord({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
 
-    def _batches(self, chunk: Chunk[Document], counts: Counter[str]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    def _batches(self, documents: list[Document], number: int, counts: Counter[str]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """The texts that are not skipped, in the order of the shards: those for training and those held out."""
         batch: tuple[list[bytes], list[bytes]] = [], []
         size = 0
-        for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items)).tolist():
-            document = chunk.items[index]
+        for index in np.random.default_rng([self.seed, number]).permutation(len(documents)).tolist():
+            document = documents[index]
             text = decode_utf8(document.text)
             if document.text is None:
                 counts["skipped: not text"] += 1
@@ -119,7 +121,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
 
     recipe = Recipe(
         content="documents",
-        chunks=read_chunks(source.read(start), source.names, number, start, config.num_chunks),
+        chunks=plan_chunks(config, number, start) or read_chunks(source.read(start), source.names, number, start, config.num_chunks),
         tokenizer=tokenizer,
         source_revision=source.revision,
         split_hash=lambda document, parts: split_hash(document, parts) if decode_utf8(document.text) else None,

@@ -41,7 +41,8 @@ class EncodePairs:
     block_size: int
 
     def __call__(self, chunk: Chunk[Pair], folder: Path) -> ChunkRecord:
-        pairs = [chunk.items[index] for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(chunk.items))]
+        in_order = list(chunk.items)
+        pairs = [in_order[index] for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(in_order))]
         counts = Counter(f"skipped: {pair.trouble}" for pair in pairs if pair.trouble)
         pairs = [pair for pair in pairs if not pair.trouble]
         with (

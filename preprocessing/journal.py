@@ -31,6 +31,16 @@ class ChunkRecord:
     counts: dict[str, int]  # what was cut or skipped, and how many
     end: Position
 
+    @property
+    def documents(self) -> int:
+        """In all shards."""
+        return sum(shard.documents for shards in self.shards.values() for shard in shards)
+
+    @property
+    def bytes(self) -> int:
+        """Of the text of all shards."""
+        return sum(shard.bytes for shards in self.shards.values() for shard in shards)
+
 
 class Journal:
     """The records of an unfinished data folder."""

@@ -26,7 +26,12 @@ from system.signals import Stopped, StopSignals
 # Forking this process could hang, because it has threads, as readers do: workers are forked from a process that only imports.
 # On macOS its libraries do not survive a fork.
 START_METHOD: Literal["forkserver", "spawn"] = "forkserver" if sys.platform == "linux" else "spawn"
-IMPORTED_ONCE = ["preprocessing.documents", "preprocessing.instruct_pairs", "gigatoken"]  # in the process that workers are forked from
+IMPORTED_ONCE = [
+    "preprocessing.documents",
+    "preprocessing.instruct_pairs",
+    "gigatoken",
+    "pyarrow.parquet",
+]  # in the process that workers are forked from
 
 BUFFER_BYTES = 1 << 18  # of text, on its way to a worker
 
@@ -59,7 +64,7 @@ def prepare_workers() -> None:
 
 def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], workers: int, unit: str) -> float:
     """Encode every chunk that the journal lacks, in worker processes; returns the speed in MB of text per second."""
-    documents = sum(shard.documents for record in journal.records.values() for shards in record.shards.values() for shard in shards)
+    documents = sum(record.documents for record in journal.records.values())
     idle: list[_Worker] = []
     busy: list[_Worker] = []
     with (
@@ -88,11 +93,12 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk:
                 elif busy:
                     ready = multiprocessing.connection.wait([worker.connection for worker in busy])
                     for worker in [worker for worker in busy if worker.connection in ready]:
-                        journal.add(worker.number, worker.receive())
+                        record = worker.receive()
+                        journal.add(worker.number, record)
                         busy.remove(worker)
                         idle.append(worker)
-                        size += worker.size
-                        progress.update(worker.items)
+                        size += record.bytes
+                        progress.update(record.documents)
                         progress.set_postfix_str(f"{size / 1e6 / (time.monotonic() - started):.1f} MB/s")
                 else:
                     break
@@ -126,7 +132,7 @@ class _Worker:
         # As a stream: Connection.send would build the message, as large as the text, in memory, and receive it in small pieces.
         with open(self.connection.fileno(), "wb", BUFFER_BYTES, closefd=False) as stream:
             pickle.dump(chunk, stream, pickle.HIGHEST_PROTOCOL)
-        self.number, self.size, self.items = chunk.number, chunk.size, len(chunk.items)
+        self.number = chunk.number
 
     def receive(self) -> ChunkRecord:
         """The record of the chunk sent last."""
@@ -158,6 +164,8 @@ def _result(chunk: Chunk[Any], encode_chunk: EncodeChunk[Any], folder: Path) -> 
         return encode_chunk(chunk, folder)
     except OSError as error:
         return f"{describe_os_error(error)}; finished chunks are kept"
+    except UserError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001  whatever it is, the main process shows it and ends the run
         return f"chunk {chunk.number}, which begins at {chunk.start}: {type(error).__name__}: {error}"
 
