@@ -85,6 +85,19 @@ class Journal:
         """Fix what every chunk of the run depends on."""
         write_json(self.unfinished / "plan.json", plan)
 
+    def reopen(self, settings: dict[str, Any]) -> None:
+        """Record the chunks of the finished folder again, to add others. Its meta.json stays until they are there."""
+        dataset = open_dataset(self.folder, None)
+        meta = dataset.meta
+        end = Position(*meta["end"])
+        for number in range(meta["chunks"]):
+            shards: dict[Split, list[Shard]] = {
+                split: [shard for shard in dataset.shards(split) if shard.name == f"{split}_{number:05d}.bin"] for split in SPLITS
+            }
+            self.add(number, ChunkRecord(shards, meta["counts"] if number == 0 else {}, end))
+        kept: dict[str, Any] = {name: meta[name] for name in ("held_out_below", "split_parts") if name in meta}
+        self.write_plan({"settings": settings, "revision": meta["revision"], **kept})  # last: a run that is killed before it starts over
+
     def add(self, number: int, record: ChunkRecord) -> None:
         """Record a chunk whose shards are complete."""
         write_json(self.unfinished / f"chunk_{number:05d}.json", {**asdict(record), "end": list(record.end)})
@@ -110,7 +123,8 @@ class Journal:
                 shutil.rmtree(self.unfinished)  # the next run has other text or other flags, so it cannot resume from this
                 share = " Or give a larger --val-share" if split == "val" else ""
                 raise UserError(f"usable {meta['content']}: {total} ({skipped}), none of them {purpose}. {advice}{share}")
-        dataset = seal(self.folder, {**meta, "counts": dict(sorted(counts.items()))}, shards)
+        extension = {"chunks": len(records), "end": list(records[-1].end)}  # where a run with more chunks goes on
+        dataset = seal(self.folder, {**meta, **extension, "counts": dict(sorted(counts.items()))}, shards)
         shutil.rmtree(self.unfinished)
         return dataset
 
@@ -124,13 +138,24 @@ def _refusing_damage(path: Path) -> Iterator[None]:
 
 
 def open_finished(folder: Path, content: Content, settings: dict[str, Any]) -> Dataset | None:
-    """The dataset in this folder, if it is finished. A dataset made with different settings is refused."""
+    """The dataset in this folder, if it is finished. A dataset made with different settings is refused, unless it can be extended."""
     if not (folder / "meta.json").is_file():
         return None
     dataset = open_dataset(folder, content)
+    if _is_extended(dataset.meta, settings):
+        return None
     require_same_settings(folder, "made", dataset.meta["settings"], settings)
     shutil.rmtree(folder / "unfinished", ignore_errors=True)  # left by a run that was killed between writing meta.json and removing it
     return dataset
+
+
+def _is_extended(meta: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a run asks only for more chunks than a finished folder has. Earlier versions did not record where to go on."""
+    return (
+        "end" in meta
+        and settings["num_chunks"] > meta["settings"]["num_chunks"]
+        and not changed_settings(ADDED | meta["settings"] | {"num_chunks": settings["num_chunks"]}, settings)
+    )
 
 
 def require_same_settings(folder: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:

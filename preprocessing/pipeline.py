@@ -54,9 +54,12 @@ def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str,
 
 
 def open_journal(folder: Path, settings: dict[str, Any]) -> Journal:
-    """The journal of a new run, or of an earlier run with the same settings to resume."""
+    """The journal of a new run, of an earlier run with the same settings to resume, or of a finished folder to extend."""
     journal = Journal(folder)
-    if plan := journal.plan():
+    if not journal.plan() and (folder / "meta.json").is_file():
+        journal.reopen(settings)
+        print(f"extending {folder}: {len(journal.records)} chunks are there; until the others are, it stays as it was")
+    elif plan := journal.plan():
         require_same_settings(folder, "started", plan["settings"], settings)
         print(f"resuming {folder}: {len(journal.records)} chunks are done")
     return journal
@@ -80,9 +83,15 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
         speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config.workers, recipe.content)
         print(f"reversed, encoded and wrote {speed:.1f} MB of text per second with {config.workers} workers")
     tokenizer = recipe.tokenizer
-    meta = {"content": recipe.content, "order": config.order, "vocab_size": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.sha256}
+    meta: dict[str, Any] = {
+        "content": recipe.content,
+        "order": config.order,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_sha256": tokenizer.sha256,
+    }
     if plan.get("split_parts"):
         meta["split_parts"] = True
+    meta["held_out_below"] = plan["held_out_below"]
     return journal.seal({**meta, "revision": plan["revision"], "settings": settings}, recipe.too_little_advice)
 
 

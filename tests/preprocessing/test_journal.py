@@ -59,6 +59,35 @@ def test_a_run_that_ends_at_any_step_resumes_to_the_same_bytes(kind: str, tmp_pa
     assert sum(resumed.values()) == rename
 
 
+@pytest.mark.parametrize("kind", ["document_flags", "pair_flags"])
+def test_a_finished_folder_is_extended_to_the_bytes_of_a_longer_run(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Killed at any step, too; until the end it stays what it was."""
+    flags = request.getfixturevalue(kind)
+    whole, folder = tmp_path / "whole", tmp_path / "data"
+    assert run_here(*flags, "--num-chunks", 3, "--data-dir", whole, chunk_documents=CHUNK).returncode == 0
+    assert run_here(*flags, "--num-chunks", 1, "--data-dir", folder, chunk_documents=CHUNK).returncode == 0
+    short = (folder / "meta.json").read_bytes()
+    for rename in itertools.count():
+        try:
+            result = run_here(*flags, "--num-chunks", 3, "--data-dir", folder, chunk_documents=CHUNK, crash_at_rename=rename)
+        except Crash:
+            assert (folder / "meta.json").read_bytes() == short
+            assert len(open_dataset(folder, content=None, check_hashes=True).shards("train")) == 1
+        else:
+            break
+    assert rename > 2
+    assert result.returncode == 0, result.stderr
+    assert contents(folder) == contents(whole)
+    again = run_here(*flags, "--num-chunks", 2, "--data-dir", folder, chunk_documents=CHUNK)
+    fails_with(again, 2, "was made with different settings: num_chunks was 3, now 2")
+
+
+def test_a_folder_is_extended_with_the_same_other_settings_only(document_flags: list[object], tmp_path: Path) -> None:
+    flags = [*document_flags, "--data-dir", tmp_path / "data"]
+    assert run_here(*flags, "--num-chunks", 1, chunk_documents=CHUNK).returncode == 0
+    fails_with(run_here(*flags, "--num-chunks", 2, "--seed", 4), 2, "num_chunks was 1, now 2", "seed was 0, now 4")
+
+
 def test_a_started_folder_refuses_other_settings(document_flags: list[object], tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with pytest.raises(Crash):
