@@ -1,4 +1,4 @@
-"""Rows of local files: Parquet, JSON, JSON lines, text. The first bad row ends the run with an error that names its place."""
+"""Rows of JSON, JSON lines and text, local or at a URL. The first bad row ends the run with an error that names its place."""
 
 import codecs
 import io
@@ -7,99 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from formats.remote_files import is_remote, open_remote, reading
 from system.errors import UserError, first_line
 
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
 JSON_FORMS = "Expected: an object on each line or, in a .json file, one list of objects"
 MAX_LINE_BYTES = 256 << 20  # a few megabytes of .gz can hold a line of many gigabytes
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
-BATCH_ROWS = 100  # rows read at a time; few, since each may be long
-
-
-def read_parquet(path: str, column: str) -> Iterator[bytes | None]:
-    """A column of a Parquet file, as bytes, which may be invalid UTF-8."""
-    import pyarrow  # comes with datasets; worker processes do not need it
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            require_fields([column], file.schema_arrow.names, path)
-            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
-                yield from column_bytes(batch, column, path)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
-
-
-def read_parquet_range(path: str, column: str, first: int, last: int) -> Iterator[bytes | None]:
-    """The rows `first` to `last` - 1 of a column of a Parquet file, as bytes. Row groups without any of them are not read."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            groups, start = [], 0
-            for group in range(file.num_row_groups):
-                end = start + file.metadata.row_group(group).num_rows
-                if start < last and end > first:
-                    groups.append((group, start))
-                start = end
-            row = groups[0][1] if groups else 0
-            for batch in file.iter_batches(BATCH_ROWS, [group for group, _ in groups], [column], use_threads=False):
-                yield from column_bytes(batch.slice(max(0, first - row), last - max(first, row)), column, path)
-                row += batch.num_rows
-                if row >= last:
-                    return
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
-
-
-def row_groups(path: str, column: str) -> list[tuple[int, int]]:
-    """The number of rows of each row group of a Parquet file, and the bytes of a column there before compression."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            require_fields([column], file.schema_arrow.names, path)
-            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-            names = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)] if groups else []
-            place = names.index(column) if column in names else None
-            return [(group.num_rows, 0 if place is None else group.column(place).total_uncompressed_size) for group in groups]
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
-
-
-def read_parquet_rows(path: str, choose: Callable[[list[str]], list[str]]) -> Iterator[dict[str, Any] | None]:
-    """The rows of a Parquet file with the chosen fields; None for a row with invalid UTF-8."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=choose(file.schema_arrow.names)):
-                yield from table_rows(batch)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
-
-
-def table_rows(table: Any) -> list[dict[str, Any] | None]:
-    """The rows of an Arrow batch or table as Python values; None for a row with invalid UTF-8."""
-    try:
-        return list(table.to_pylist())
-    except UnicodeDecodeError:
-        return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
-
-
-def column_bytes(batch: Any, name: str, source: str) -> list[bytes | None]:
-    """A column of an Arrow batch or table, as bytes."""
-    import pyarrow
-
-    column = batch.column(batch.schema.names.index(name))
-    try:
-        texts: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        raise UserError(f"{source}: the field {name!r} holds {column.type}, not text") from error
-    return texts
 
 
 def read_json(path: str) -> Iterator[dict[str, Any]]:
@@ -163,30 +77,19 @@ def open_bytes(path: str) -> io.BufferedReader:
     """A file's bytes, decompressed according to its ending, without a byte order mark."""
     import pyarrow
 
-    try:
-        stream = pyarrow.input_stream(path, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower()))
+    with reading(path):
+        source = open_remote(path) if is_remote(path) else path
+        stream = pyarrow.input_stream(source, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower()))
         file = io.BufferedReader(stream, 1 << 20)
         if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     return file
-
-
-def _plain_row(table: Any) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = table.to_pylist()[0]
-    except UnicodeDecodeError:
-        return None
-    return row
 
 
 def read_until_end(path: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     """The results of calling `read` until the end of the file."""
-    try:
+    with reading(path):
         yield from iter(read, b"")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def read_lines(path: str, file: io.BufferedReader) -> Iterator[bytes | None]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from formats.input_files import ROW_ENDINGS
-from formats.rows import TEXT_SEPARATOR, TOO_LONG, open_bytes, read_lines, read_parquet_rows, read_until_end
+from formats.parquet_files import read_rows
+from formats.rows import TEXT_SEPARATOR, TOO_LONG, open_bytes, read_lines, read_until_end
 from formats.utf8 import decode_utf8, normalize_line_endings
 from system.errors import BAD_FLAGS, UserError, first_line
 
@@ -23,7 +24,7 @@ def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> 
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file", BAD_FLAGS)
     if kind.endswith(".parquet"):
-        yield from ("not valid UTF-8" if row is None else row for row in read_parquet_rows(path, wanted))
+        yield from ("not valid UTF-8" if row is None else row for row in read_rows(path, wanted))
     elif kind.endswith(".json"):
         yield from _read_list(path)
     else:

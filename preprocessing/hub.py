@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from config import SourceConfig
-from formats.rows import BATCH_ROWS
+from formats.parquet_files import BATCH_ROWS
 from system.errors import UserError, first_line
 from system.escapes import escape_controls
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from config import CHUNK_BYTES, CHUNK_DOCUMENTS, PreprocessConfig
 from formats.input_files import DOCUMENT_ENDINGS, find_files
-from formats.rows import read_parquet_range, row_groups
+from formats.parquet_files import read_range, row_groups
 from preprocessing.chunks import Chunk
+from preprocessing.hub import Retries
 from preprocessing.sources import Document, Position, split_document
 
 LARGEST_GROUP = 2 * CHUNK_DOCUMENTS  # a worker decodes a row group from its first row on
@@ -31,31 +32,38 @@ class UnreadDocuments:
 
     def __iter__(self) -> Iterator[Document]:
         for path, first, last in self.pieces:
-            for text in read_parquet_range(path, self.field, first, last):
+            for text in read_range(path, self.field, first, last):
                 yield from split_document(Document(text, False), self.limit)
 
 
 def plan_chunks(config: PreprocessConfig, number: int, start: Position) -> Iterator[Chunk[Document]] | None:
     """The chunks from `number` on, which begins at `start`; None where the rows must be read one after the other to know them."""
-    paths = [str(path) for path in find_files(config.input, DOCUMENT_ENDINGS)] if config.input else []
+    paths = find_files(config.input, DOCUMENT_ENDINGS) if config.input else []
     if not paths or config.clean != "no" or not all(path.lower().endswith(".parquet") for path in paths):
         return None
-    groups = [row_groups(path, config.field) for path in paths]
-    if max((rows for of_file in groups for rows, _ in of_file), default=0) > LARGEST_GROUP:
+    if max((rows for rows, _ in _groups(config, paths[0])), default=0) > LARGEST_GROUP:  # the other files will be alike
         return None
-    return _chunks(config, paths, groups, number, start)
+    return _chunks(config, paths, number, start)
 
 
-def _chunks(
-    config: PreprocessConfig, paths: list[str], groups: list[list[tuple[int, int]]], number: int, start: Position
-) -> Iterator[Chunk[Document]]:
+def _groups(config: PreprocessConfig, path: str) -> list[tuple[int, int]]:
+    """The row groups of a file, as its footer describes them."""
+    retries = Retries(config.retries)
+    while True:
+        try:
+            return row_groups(path, config.field)
+        except ConnectionError as error:
+            retries.wait(f"lost the connection while reading {path}", error)
+
+
+def _chunks(config: PreprocessConfig, paths: list[str], number: int, start: Position) -> Iterator[Chunk[Document]]:
     """Chunks of as many rows as read_chunks takes, or fewer where the footers say that they hold CHUNK_BYTES."""
     pieces: list[Piece] = []
     count, size = 0, 0.0
     end = start
     for file in range(start.file, len(paths)):
         row = 0
-        for rows, text_bytes in groups[file]:
+        for rows, text_bytes in _groups(config, paths[file]) if number < config.num_chunks else ():
             group_end = row + rows
             row = max(row, start.row if file == start.file else 0)
             while row < group_end and number < config.num_chunks:

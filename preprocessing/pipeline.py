@@ -80,7 +80,7 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
         encoder_name, notice = choose_encoder(recipe.tokenizer, _texts_to_check(texts))
         print(notice)
         encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"], plan.get("split_parts", False))
-        speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config.workers, recipe.content)
+        speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config, recipe.content)
         print(f"reversed, encoded and wrote {speed:.1f} MB of text per second with {config.workers} workers")
     tokenizer = recipe.tokenizer
     meta: dict[str, Any] = {

@@ -12,9 +12,10 @@ from typing import Generic, NamedTuple, TypeVar
 from config import InstructConfig, PreprocessConfig
 from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, find_files
 from formats.pairs import Pair, pair_fields, pair_from_row
-from formats.rows import column_bytes, cutting_place, read_json, read_parquet, read_parquet_rows, read_text, require_fields, table_rows
+from formats.parquet_files import column_bytes, read_column, read_rows, table_rows
+from formats.rows import cutting_place, read_json, read_text, require_fields
 from formats.utf8 import decode_utf8, normalize_line_endings
-from preprocessing.hub import HubError, Retries, open_hub_dataset
+from preprocessing.hub import Retries, open_hub_dataset
 from preprocessing.split import text_hash
 from preprocessing.wikitext import join_articles
 
@@ -70,7 +71,7 @@ class Source(Generic[Item]):
                     row += 1
                     retries.restore()
                 return
-            except HubError as error:
+            except ConnectionError as error:
                 retries.wait(f"lost the connection while reading {self.names[file]}", error)
 
 
@@ -98,11 +99,11 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
         rows = join_articles(document.text for document in documents)
         return ([part for text in row for part in split_document(Document(text, False), limit)] for row in rows)
 
-    def read_local(path: str) -> Iterator[list[Document]]:
+    def read_file(path: str) -> Iterator[list[Document]]:
         return in_parts(_read_documents(path, field, limit))
 
     if config.input:
-        return _local(config.input, read_local, DOCUMENT_ENDINGS)
+        return _files(config.input, read_file, DOCUMENT_ENDINGS, config.retries)
     hub = open_hub_dataset(config, revision)
     if hub.fields is not None:
         require_fields([field], hub.fields, hub.name)
@@ -123,7 +124,7 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
 def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
     """The instruction pairs that the flags name; those of a hub data set at this revision, or the newest if it is empty."""
     if config.input:
-        return _local(config.input, _read_pairs, ROW_ENDINGS)
+        return _files(config.input, _read_pairs, ROW_ENDINGS, config.retries)
     hub = open_hub_dataset(config, revision)
     wanted = None if hub.fields is None else pair_fields(hub.fields, hub.name)
 
@@ -150,15 +151,15 @@ def split_document(document: Document, limit: int) -> list[Document]:
     return [*parts, Document(text[start:], continues, first_part_hash)]
 
 
-def _local(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...]) -> Source[Item]:
-    names = tuple(str(file) for file in find_files(inputs, endings))
-    return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None))
+def _files(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...], retries: int) -> Source[Item]:
+    names = tuple(find_files(inputs, endings))
+    return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None), retries)
 
 
 def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
     kind = path.lower()
     if kind.endswith(".parquet"):
-        yield from (Document(text, False) for text in read_parquet(path, field))
+        yield from (Document(text, False) for text in read_column(path, field))
     elif kind.endswith(".txt"):
         first_part = b""
         for part, continues in read_text(path, limit):
@@ -174,7 +175,7 @@ def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
 
 def _read_pairs(path: str) -> Iterator[list[Pair]]:
     if path.lower().endswith(".parquet"):
-        yield from ([pair_from_row(row)] for row in read_parquet_rows(path, lambda fields: pair_fields(fields, path)))
+        yield from ([pair_from_row(row)] for row in read_rows(path, lambda fields: pair_fields(fields, path)))
         return
     for number, row in enumerate(read_json(path)):
         if number == 0:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tqdm import tqdm
 
+from config import SourceConfig
 from preprocessing.chunks import Chunk, Item
+from preprocessing.hub import Retries
 from preprocessing.journal import ChunkRecord, Journal
 from system.errors import UserError, describe_os_error
 from system.signals import Stopped, StopSignals
@@ -34,6 +36,12 @@ IMPORTED_ONCE = [
 ]  # in the process that workers are forked from
 
 BUFFER_BYTES = 1 << 18  # of text, on its way to a worker
+
+
+class Lost(NamedTuple):
+    """What a worker answers that lost its connection while it read a chunk."""
+
+    message: str
 
 
 class EncodeChunk(Protocol[Item]):
@@ -62,7 +70,9 @@ def prepare_workers() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
-def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], workers: int, unit: str) -> float:
+def encode_chunks(
+    journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], config: SourceConfig, unit: str
+) -> float:
     """Encode every chunk that the journal lacks, in worker processes; returns the speed in MB of text per second."""
     documents = sum(record.documents for record in journal.records.values())
     idle: list[_Worker] = []
@@ -75,6 +85,7 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk:
         ahead: Chunk[Item] | None = None
         more = True
         source_error: UserError | None = None
+        retries = Retries(config.retries)
         try:
             while True:
                 while more and not ahead and not signals.received:
@@ -85,7 +96,7 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk:
                     more = ahead is not None
                     if ahead and ahead.number in journal.records:
                         ahead = None
-                if ahead and not signals.received and (idle or len(busy) < workers):
+                if ahead and not signals.received and (idle or len(busy) < config.workers):
                     worker = idle.pop() if idle else _Worker(encode_chunk, journal.folder)
                     busy.append(worker)
                     worker.send(ahead)
@@ -94,7 +105,12 @@ def encode_chunks(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk:
                     ready = multiprocessing.connection.wait([worker.connection for worker in busy])
                     for worker in [worker for worker in busy if worker.connection in ready]:
                         record = worker.receive()
-                        journal.add(worker.number, record)
+                        if isinstance(record, Lost):
+                            retries.wait(f"lost the connection while reading chunk {worker.chunk.number}", ConnectionError(record.message))
+                            worker.send(worker.chunk)
+                            continue
+                        retries.restore()
+                        journal.add(worker.chunk.number, record)
                         busy.remove(worker)
                         idle.append(worker)
                         size += record.bytes
@@ -132,11 +148,11 @@ class _Worker:
         # As a stream: Connection.send would build the message, as large as the text, in memory, and receive it in small pieces.
         with open(self.connection.fileno(), "wb", BUFFER_BYTES, closefd=False) as stream:
             pickle.dump(chunk, stream, pickle.HIGHEST_PROTOCOL)
-        self.number = chunk.number
+        self.chunk = chunk  # perhaps to be sent again
 
-    def receive(self) -> ChunkRecord:
+    def receive(self) -> "ChunkRecord | Lost":
         """The record of the chunk sent last."""
-        result: ChunkRecord | str = self.connection.recv()
+        result: ChunkRecord | Lost | str = self.connection.recv()
         if isinstance(result, str):
             raise UserError(result)
         return result
@@ -159,9 +175,11 @@ def _work(connection: Connection, encode_chunk: EncodeChunk[Any], folder: Path) 
             connection.send(_result(pickle.load(stream), encode_chunk, folder))
 
 
-def _result(chunk: Chunk[Any], encode_chunk: EncodeChunk[Any], folder: Path) -> ChunkRecord | str:
+def _result(chunk: Chunk[Any], encode_chunk: EncodeChunk[Any], folder: Path) -> ChunkRecord | Lost | str:
     try:
         return encode_chunk(chunk, folder)
+    except ConnectionError as error:
+        return Lost(str(error))
     except OSError as error:
         return f"{describe_os_error(error)}; finished chunks are kept"
     except UserError as error:

@@ -34,7 +34,7 @@ def run_file_job(
     settings: Row = {
         "model": f"step {checkpoint.step}, loss {checkpoint.val_loss}",
         "matrices": f"{engine.model.output_matrix.dtype}",
-        "source": fingerprint(Path(source)) if Path(source).is_file() else source,
+        "source": fingerprint(source) if Path(source).is_file() else source,
         "work": "instructions" if config.input else "scores",
     }
     if config.input:

@@ -16,7 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from formats.document_reader import DocumentReader
-from formats.rows import read_json, read_parquet, read_parquet_rows, read_text
+from formats.parquet_files import read_column, read_rows
+from formats.rows import read_json, read_text
 from formats.shards import SPLITS, Dataset, Split, open_dataset
 from formats.token_stream import ID_DTYPE
 from formats.tolerant_rows import read_rows_or_errors
@@ -90,8 +91,8 @@ def readers(path: Path) -> Iterator[Callable[[], Iterable[object]]]:
     name = str(path)
     yield lambda: read_rows_or_errors(name, lambda fields: fields)
     if path.suffix == ".parquet":
-        yield lambda: read_parquet_rows(name, lambda fields: fields)
-        yield from (partial(read_parquet, name, field) for field in ("text", "category", "binary"))
+        yield lambda: read_rows(name, lambda fields: fields)
+        yield from (partial(read_column, name, field) for field in ("text", "category", "binary"))
     elif path.suffix == ".txt":
         yield from (partial(read_text, name, limit) for limit in (10, 1 << 20))
     else:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from config import CHUNK_DOCUMENTS
+from config import CHUNK_DOCUMENTS, SourceConfig
 from preprocessing.chunks import Chunk, Item
 from preprocessing.journal import Journal
 from preprocessing.workers import EncodeChunk
@@ -33,7 +33,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _encode_here(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], workers: int, unit: str) -> float:
+def _encode_here(
+    journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], config: SourceConfig, unit: str
+) -> float:
     for chunk in chunks:
         if chunk.number not in journal.records:
             journal.add(chunk.number, encode_chunk(chunk, journal.folder))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from unittest import mock
 
+from config import SourceConfig
 from preprocessing.chunks import Chunk, Item
 from preprocessing.journal import Journal
 from preprocessing.workers import EncodeChunk, encode_chunks
@@ -23,8 +24,10 @@ def _slowly(chunks: Iterator[Chunk[Item]]) -> Iterator[Chunk[Item]]:
         time.sleep(PAUSE_SECONDS)
 
 
-def _encode_slowly(journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], workers: int, unit: str) -> float:
-    return encode_chunks(journal, _slowly(chunks), encode_chunk, workers, unit)
+def _encode_slowly(
+    journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], config: SourceConfig, unit: str
+) -> float:
+    return encode_chunks(journal, _slowly(chunks), encode_chunk, config, unit)
 
 
 if __name__ == "__main__":

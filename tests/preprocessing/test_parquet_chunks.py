@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import PreprocessConfig
-from formats.rows import read_parquet_range
+from formats.parquet_files import read_range
 from preprocessing import chunks, parquet_chunks
 from preprocessing.chunks import Chunk, read_chunks
 from preprocessing.parquet_chunks import plan_chunks
@@ -103,7 +103,7 @@ def test_any_range_of_rows_is_read(folder: Path, rows: int, group: int, data: st
     path = write_parquet(folder / "range.parquet", [str(row) for row in range(rows)], group)
     first = data.draw(st.integers(0, rows))
     last = data.draw(st.integers(first, rows))
-    assert list(read_parquet_range(str(path), "text", first, last)) == [str(row).encode() for row in range(first, last)]
+    assert list(read_range(str(path), "text", first, last)) == [str(row).encode() for row in range(first, last)]
 
 
 def test_parquet_gives_the_bytes_that_json_lines_give(tmp_path: Path) -> None:
