@@ -87,6 +87,8 @@ class SourceConfig:
     vocab_size: int = 8888  # Number of token ids, including the special tokens and the 256 bytes.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
     workers: int = field(default_factory=usable_processors)  # Processes that reverse, encode and write.
+    engine: Literal["local", "ray"] = "local"  # Where chunks are encoded: in processes on this machine, or on a Ray cluster.
+    ray_address: str = ""  # Address of the running cluster; empty: start Ray on this machine.
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
     retries: int = 6  # Retries after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
@@ -99,6 +101,7 @@ class SourceConfig:
             f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (bytes, special tokens, one more) to {MAX_VOCAB_SIZE} (16 bits)",
         )
         require_not_negative(self, "retries", "seed")
+        require(self.engine == "ray" or not self.ray_address, "--ray-address: only with --engine ray")
 
 
 @dataclass(frozen=True)

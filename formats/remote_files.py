@@ -13,6 +13,7 @@ BLOCK_BYTES = 8 << 20  # asked for at once
 
 
 def is_remote(path: str) -> bool:
+    """Whether a path is a URL."""
     return "://" in path
 
 

@@ -108,7 +108,8 @@ def document_settings(config: PreprocessConfig) -> dict[str, Any]:
 
 def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[str, Any]) -> Dataset:
     """Make the data folder, or resume where an earlier run stopped."""
-    prepare_workers()
+    if config.engine == "local":
+        prepare_workers()
     journal = open_journal(folder, settings)
     source = open_documents(config, journal.revision)
     # From the plan on, every chunk depends on the tokenizer in the folder; until then it is made again.

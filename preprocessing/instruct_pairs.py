@@ -117,7 +117,8 @@ def pair_settings(config: InstructConfig, tokenizer: Tokenizer) -> dict[str, Any
 
 def preprocess_pairs(config: InstructConfig, folder: Path, settings: dict[str, Any], tokenizer: Tokenizer) -> Dataset:
     """Make the data folder, or resume where an earlier run stopped."""
-    prepare_workers()
+    if config.engine == "local":
+        prepare_workers()
     journal = open_journal(folder, settings)
     if not journal.plan():
         with atomic_write(folder / "tokenizer.model") as file:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from config import CHUNK_BYTES, CHUNK_DOCUMENTS, PreprocessConfig
 from formats.input_files import DOCUMENT_ENDINGS, find_files
 from formats.parquet_files import read_range, row_groups
+from formats.remote_files import is_remote
 from preprocessing.chunks import Chunk
 from preprocessing.hub import Retries
 from preprocessing.sources import Document, Position, split_document
@@ -90,4 +92,5 @@ def _chunk(config: PreprocessConfig, number: int, pieces: list[Piece], end: Posi
         else:
             joined.append(piece)
     start = f"{joined[0].path}, row {joined[0].first + 1}"
-    return Chunk(number, UnreadDocuments(tuple(joined), config.field, config.max_document_bytes), start, end)
+    found = [piece if is_remote(piece.path) else piece._replace(path=str(Path(piece.path).absolute())) for piece in joined]
+    return Chunk(number, UnreadDocuments(tuple(found), config.field, config.max_document_bytes), start, end)

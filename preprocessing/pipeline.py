@@ -13,9 +13,10 @@ from config import Content, SourceConfig
 from formats.input_files import find_files, fingerprint
 from formats.shards import Dataset
 from preprocessing.chunks import Chunk, Item
+from preprocessing.encoding import encode_chunks
+from preprocessing.engine import EncodeChunk
 from preprocessing.journal import Journal, require_same_settings
 from preprocessing.split import held_out_bound
-from preprocessing.workers import EncodeChunk, encode_chunks
 from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
 from tokens.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ def unused_flags(config: SourceConfig) -> tuple[str, ...]:
 def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str, Any]:
     """The settings that the output depends on. Files count by name and content, in any folder; the caller adds the tokenizer's hash."""
     settings = asdict(config)
-    for name in ("data_dir", "workers", "retries", *unused_flags(config)):
+    for name in ("data_dir", "workers", "retries", "engine", "ray_address", *unused_flags(config)):
         del settings[name]
     if config.input:
         settings["input"] = [fingerprint(file) for file in find_files(config.input, endings)]
@@ -81,7 +82,8 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
         print(notice)
         encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"], plan.get("split_parts", False))
         speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config, recipe.content)
-        print(f"reversed, encoded and wrote {speed:.1f} MB of text per second with {config.workers} workers")
+        where = "on Ray" if config.engine == "ray" else f"with {config.workers} workers"
+        print(f"reversed, encoded and wrote {speed:.1f} MB of text per second {where}")
     tokenizer = recipe.tokenizer
     meta: dict[str, Any] = {
         "content": recipe.content,

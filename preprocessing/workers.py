@@ -1,4 +1,4 @@
-"""Owns the worker processes, which encode chunks in parallel and end when the main process does."""
+"""Owns the worker processes on this machine, which end when the main process does."""
 
 import contextlib
 import multiprocessing
@@ -10,20 +10,13 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
-from tqdm import tqdm
-
-from config import SourceConfig
-from preprocessing.chunks import Chunk, Item
-from preprocessing.hub import Retries
-from preprocessing.journal import ChunkRecord, Journal
-from system.errors import UserError, describe_os_error
-from system.signals import Stopped, StopSignals
+from preprocessing.chunks import Chunk
+from preprocessing.engine import EncodeChunk, Result, WorkerKilled, encode
 
 # Forking this process could hang, because it has threads, as readers do: workers are forked from a process that only imports.
 # On macOS its libraries do not survive a fork.
@@ -36,18 +29,6 @@ IMPORTED_ONCE = [
 ]  # in the process that workers are forked from
 
 BUFFER_BYTES = 1 << 18  # of text, on its way to a worker
-
-
-class Lost(NamedTuple):
-    """What a worker answers that lost its connection while it read a chunk."""
-
-    message: str
-
-
-class EncodeChunk(Protocol[Item]):
-    """Encodes a chunk and writes its shards into a folder; called in a worker process."""
-
-    def __call__(self, chunk: Chunk[Item], folder: Path) -> ChunkRecord: ...
 
 
 def prepare_workers() -> None:
@@ -70,68 +51,51 @@ def prepare_workers() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
-def encode_chunks(
-    journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], config: SourceConfig, unit: str
-) -> float:
-    """Encode every chunk that the journal lacks, in worker processes; returns the speed in MB of text per second."""
-    documents = sum(record.documents for record in journal.records.values())
-    idle: list[_Worker] = []
-    busy: list[_Worker] = []
-    with (
-        StopSignals("stopping after the chunks in progress") as signals,
-        tqdm(unit=f" {unit}", initial=documents, disable=None, smoothing=0.1, dynamic_ncols=True) as progress,
-    ):
-        started, size = time.monotonic(), 0
-        ahead: Chunk[Item] | None = None
-        more = True
-        source_error: UserError | None = None
-        retries = Retries(config.retries)
-        try:
-            while True:
-                while more and not ahead and not signals.received:
-                    try:
-                        ahead = next(chunks, None)
-                    except UserError as error:  # finish the chunks in progress first
-                        source_error = error
-                    more = ahead is not None
-                    if ahead and ahead.number in journal.records:
-                        ahead = None
-                if ahead and not signals.received and (idle or len(busy) < config.workers):
-                    worker = idle.pop() if idle else _Worker(encode_chunk, journal.folder)
-                    busy.append(worker)
-                    worker.send(ahead)
-                    ahead = None
-                elif busy:
-                    ready = multiprocessing.connection.wait([worker.connection for worker in busy])
-                    for worker in [worker for worker in busy if worker.connection in ready]:
-                        record = worker.receive()
-                        if isinstance(record, Lost):
-                            retries.wait(f"lost the connection while reading chunk {worker.chunk.number}", ConnectionError(record.message))
-                            worker.send(worker.chunk)
-                            continue
-                        retries.restore()
-                        journal.add(worker.chunk.number, record)
-                        busy.remove(worker)
-                        idle.append(worker)
-                        size += record.bytes
-                        progress.update(record.documents)
-                        progress.set_postfix_str(f"{size / 1e6 / (time.monotonic() - started):.1f} MB/s")
-                else:
-                    break
-        except (EOFError, ConnectionError) as error:
-            if not signals.received:  # a signal to the whole process group kills workers too
-                raise UserError(
-                    "a worker process was killed, perhaps because memory ran out. "
-                    "Finished chunks are kept: run the same command again with fewer --workers"
-                ) from error
-        finally:
-            for worker in idle + busy:
-                worker.stop()
-    if source_error:
-        raise source_error
-    if signals.received:
-        raise Stopped(f"stopped; {len(journal.records)} chunks are kept. Run the same command again to resume", signals.received)
-    return size / 1e6 / (time.monotonic() - started)
+class LocalWorkers:
+    """Worker processes on this machine."""
+
+    def __init__(self, encode_chunk: EncodeChunk[Any], folder: Path, count: int) -> None:
+        self._encode_chunk = encode_chunk
+        self._folder = folder
+        self._count = count
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+
+    def has_room(self) -> bool:
+        return bool(self._idle) or len(self._busy) < self._count
+
+    def is_busy(self) -> bool:
+        return bool(self._busy)
+
+    def send(self, chunk: Chunk[Any]) -> None:
+        worker = self._idle.pop() if self._idle else _Worker(self._encode_chunk, self._folder)
+        self._busy.append(worker)
+        with _noticing_a_kill():
+            worker.send(chunk)
+
+    def receive(self) -> tuple[Chunk[Any], Result]:
+        [ready, *_] = multiprocessing.connection.wait([worker.connection for worker in self._busy])
+        worker = next(worker for worker in self._busy if worker.connection is ready)
+        with _noticing_a_kill():
+            result = worker.receive()
+        self._busy.remove(worker)
+        self._idle.append(worker)
+        return worker.chunk, result
+
+    def close(self) -> None:
+        for worker in self._idle + self._busy:
+            worker.stop()
+
+
+@contextlib.contextmanager
+def _noticing_a_kill() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise WorkerKilled(
+            "a worker process was killed, perhaps because memory ran out. "
+            "Finished chunks are kept: run the same command again with fewer --workers"
+        ) from error
 
 
 class _Worker:
@@ -150,11 +114,9 @@ class _Worker:
             pickle.dump(chunk, stream, pickle.HIGHEST_PROTOCOL)
         self.chunk = chunk  # perhaps to be sent again
 
-    def receive(self) -> "ChunkRecord | Lost":
-        """The record of the chunk sent last."""
-        result: ChunkRecord | Lost | str = self.connection.recv()
-        if isinstance(result, str):
-            raise UserError(result)
+    def receive(self) -> Result:
+        """What became of the chunk sent last."""
+        result: Result = self.connection.recv()
         return result
 
     def stop(self) -> None:
@@ -172,20 +134,7 @@ def _work(connection: Connection, encode_chunk: EncodeChunk[Any], folder: Path) 
     main_process_is_gone = contextlib.suppress(EOFError, ConnectionError, pickle.UnpicklingError)
     with main_process_is_gone, open(connection.fileno(), "rb", BUFFER_BYTES, closefd=False) as stream:
         while True:
-            connection.send(_result(pickle.load(stream), encode_chunk, folder))
-
-
-def _result(chunk: Chunk[Any], encode_chunk: EncodeChunk[Any], folder: Path) -> ChunkRecord | Lost | str:
-    try:
-        return encode_chunk(chunk, folder)
-    except ConnectionError as error:
-        return Lost(str(error))
-    except OSError as error:
-        return f"{describe_os_error(error)}; finished chunks are kept"
-    except UserError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001  whatever it is, the main process shows it and ends the run
-        return f"chunk {chunk.number}, which begins at {chunk.start}: {type(error).__name__}: {error}"
+            connection.send(encode(pickle.load(stream), encode_chunk, folder))
 
 
 def _exit_with(sentinel: int) -> None:

@@ -25,6 +25,7 @@ def shard_model(model: GPT, ranks: Ranks, device: torch.device) -> None:
 
 
 def is_sharded(model: GPT) -> bool:
+    """Whether each rank has only a part of the weights."""
     return isinstance(model, FSDPModule)
 
 

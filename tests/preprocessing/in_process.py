@@ -7,8 +7,8 @@ from unittest import mock
 
 from config import CHUNK_DOCUMENTS, SourceConfig
 from preprocessing.chunks import Chunk, Item
+from preprocessing.engine import EncodeChunk
 from preprocessing.journal import Journal
-from preprocessing.workers import EncodeChunk
 from tests.conftest import call_script
 
 

@@ -11,8 +11,9 @@ from unittest import mock
 
 from config import SourceConfig
 from preprocessing.chunks import Chunk, Item
+from preprocessing.encoding import encode_chunks
+from preprocessing.engine import EncodeChunk
 from preprocessing.journal import Journal
-from preprocessing.workers import EncodeChunk, encode_chunks
 
 SMALL_CHUNK = 100  # documents or pairs
 PAUSE_SECONDS = 0.1
