@@ -1,8 +1,11 @@
 """Several processes train like one: the same losses at every step, the same validation, one voice; and they end together."""
 
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,30 @@ def test_without_restarts_a_killed_process_ends_the_run_with_one_line(dataset_fo
     assert all("another process of this run ended" in line for line in told_by_script(errors)), errors
 
 
+@pytest.mark.long
+def test_two_machines_of_which_one_is_lost(dataset_folder: Path, tmp_path: Path) -> None:
+    """Two launchers meet at a port; one is killed with its process: the other ends. Started again, both go on."""
+    last = tmp_path / "last_checkpoint.pt"
+    for is_lost in (True, False):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free.getsockname()[1]}"]
+        steps = 100_000 if is_lost else load_checkpoint(last).step + 6
+        command = pretraining_command(dataset_folder, tmp_path, *RUN, "--max-steps", steps)
+        line = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1, *meeting, *command]
+        machines = [popen(line), popen(line)]
+        if is_lost:
+            wait_for_file(last)
+            lost = next(machine for machine in machines if rank_of(machine) == 1)
+            kill_with_children(lost)
+            machines.remove(lost)
+        for machine in machines:
+            _, errors = machine.communicate(timeout=100)
+            assert (machine.returncode != 0) == is_lost, errors
+            assert len(told_by_script(errors)) == is_lost, errors
+    assert load_checkpoint(last).step == steps
+
+
 def test_a_batch_that_the_processes_cannot_divide_is_refused_in_one_line(dataset_folder: Path, tmp_path: Path) -> None:
     result = torchrun(3, pretraining_command(dataset_folder, tmp_path / "out", *RUN))
     assert result.returncode != 0
@@ -191,8 +218,30 @@ assert draws[0] != draws[1], draws
 
 
 def start(count: int, command: list[object], *flags: object) -> subprocess.Popen[str]:
-    line = torchrun_command(count, command, *flags)
-    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return popen(torchrun_command(count, command, *flags))
+
+
+def popen(line: Sequence[object]) -> subprocess.Popen[str]:
+    return subprocess.Popen([*map(str, line)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rank_of(launcher: subprocess.Popen[str]) -> int:
+    """The rank of the process that a launcher has started."""
+    [worker] = [child for child in psutil.Process(launcher.pid).children() if "RANK" in child.environ()]
+    return int(worker.environ()["RANK"])
+
+
+def kill_with_children(launcher: subprocess.Popen[str]) -> None:
+    for process in (*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)):
+        process.kill()
+    launcher.communicate()
+
+
+def wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.is_file():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
 
 
 def wait_for(process: subprocess.Popen[str], start_of_line: str) -> None:
