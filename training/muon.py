@@ -24,6 +24,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """For each matrix of a stack roughly the nearest (semi-)orthogonal matrix, by Newton-Schulz iteration."""
     if matrices.shape[-2] > matrices.shape[-1]:  # the products below are rows x rows: make that the short side
         return orthogonalize(matrices.transpose(-2, -1)).transpose(-2, -1)
+    if len(matrices) > 1 and not matrices.is_cuda:  # a batched product of large matrices takes a CPU longer than one after the other
+        return torch.cat([orthogonalize(matrix.unsqueeze(0)) for matrix in matrices])
     # bfloat16 is precise enough here and fast on a GPU. On a CPU, float32: without bfloat16 instructions bfloat16 is slow,
     # and with them it would gain little in this small part of a step, for numbers that differ between CPUs.
     dtype = torch.bfloat16 if matrices.is_cuda else torch.float32
