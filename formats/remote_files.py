@@ -12,6 +12,14 @@ VERSIONS = ("etag", "ETag", "blob_id", "sha256", "md5Hash", "mtime", "last_modif
 BLOCK_BYTES = 8 << 20  # asked for at once
 
 
+class LostConnection(ConnectionError):
+    """A storage cannot be reached, broke the connection, or answered that it is busy. Worth a retry."""
+
+    def __init__(self, message: str, pause: int = 0) -> None:
+        super().__init__(message)
+        self.pause = pause  # seconds that the storage asks to wait
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is a URL."""
     return "://" in path
@@ -51,6 +59,10 @@ def open_remote(url: str) -> IO[bytes]:
 def _storage(url: str) -> tuple[Any, str]:
     import fsspec  # comes with datasets; worker processes import it only for files at a URL
 
+    if url.startswith("hf://"):
+        from formats.hub_client import raise_network_errors_at_once
+
+        raise_network_errors_at_once()
     system, path = fsspec.url_to_fs(url)
     return system, path
 
@@ -62,12 +74,16 @@ def reading(path: str, how: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         if is_remote(path) and not isinstance(error, FileNotFoundError | PermissionError):
-            raise ConnectionError(f"{type(error).__name__}: {first_line(error)}") from error
+            raise _lost(path, error) from error
         raise UserError(f"{path} cannot be read{how}: {first_line(error)}") from error
     except Exception as error:
         if is_remote(path) and not isinstance(error, UserError | ValueError):  # each storage has its own
-            raise ConnectionError(f"{type(error).__name__}: {first_line(error)}") from error
+            raise _lost(path, error) from error
         raise
+
+
+def _lost(url: str, error: Exception) -> LostConnection:
+    return error if isinstance(error, LostConnection) else LostConnection(f"{url}: {type(error).__name__}: {first_line(error)}")
 
 
 @contextmanager
@@ -81,4 +97,4 @@ def _explaining(url: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each storage has its own
-        raise ConnectionError(f"{type(error).__name__}: {first_line(error)}") from error
+        raise _lost(url, error) from error

@@ -122,7 +122,8 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
 
     recipe = Recipe(
         content="documents",
-        chunks=plan_chunks(config, number, start) or read_chunks(source.read(start), source.names, number, start, config.num_chunks),
+        chunks=plan_chunks(source, config, number, start)
+        or read_chunks(source.read(start), source.names, number, start, config.num_chunks),
         tokenizer=tokenizer,
         source_revision=source.revision,
         split_hash=lambda document, parts: split_hash(document, parts) if decode_utf8(document.text) else None,

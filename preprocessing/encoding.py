@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from config import SourceConfig
+from formats.remote_files import LostConnection
 from preprocessing.chunks import Chunk, Item
 from preprocessing.engine import EncodeChunk, Engine, Lost, WorkerKilled
 from preprocessing.hub import Retries
@@ -51,7 +52,9 @@ def encode_chunks(
                     if isinstance(result, str):
                         raise UserError(result)
                     if isinstance(result, Lost):
-                        retries.wait(f"lost the connection while reading chunk {chunk.number}", ConnectionError(result.message))
+                        retries.wait(
+                            f"lost the connection while reading chunk {chunk.number}", LostConnection(result.message, result.pause)
+                        )
                         engine.send(chunk)
                         continue
                     retries.restore()

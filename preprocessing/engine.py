@@ -18,6 +18,7 @@ class Lost(NamedTuple):
     """What a worker answers that lost its connection while it read a chunk."""
 
     message: str
+    pause: int  # seconds to wait before the next try
 
 
 Result = ChunkRecord | Lost | str  # a string is an error that ends the run
@@ -51,7 +52,7 @@ def encode(chunk: Chunk[Any], encode_chunk: EncodeChunk[Any], folder: Path) -> R
     try:
         return encode_chunk(chunk, folder)
     except ConnectionError as error:
-        return Lost(str(error))
+        return Lost(str(error), getattr(error, "pause", 0))
     except OSError as error:
         return f"{describe_os_error(error)}; finished chunks are kept"
     except UserError as error:

@@ -6,19 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from config import SourceConfig
+from formats.hub_client import raise_network_errors_at_once
 from formats.parquet_files import BATCH_ROWS
+from formats.remote_files import LostConnection
 from system.errors import UserError, first_line
 from system.escapes import escape_controls
-
-SILENCE_SECONDS = 30  # without a byte from the hub, after which the connection counts as lost
-
-
-class HubError(ConnectionError):
-    """The hub cannot be reached, broke the connection, or answered that it is busy. Worth a retry."""
-
-    def __init__(self, message: str, pause: int = 0) -> None:
-        super().__init__(message)
-        self.pause = pause  # seconds that the hub asks to wait
 
 
 class Retries:
@@ -51,6 +43,7 @@ class HubDataset(NamedTuple):
     revision: str  # its commit; empty if it has none
     name: str
     names: tuple[str, ...]  # of its files, for messages
+    parquet: tuple[str, ...]  # the URLs of its files, if they are Parquet
     fields: list[str] | None  # of its rows; None if the hub does not say
     read: Callable[[int, int, list[str] | None], Iterator[Any]]  # (file, first row, fields or None for all) -> Arrow tables
 
@@ -61,7 +54,9 @@ def open_hub_dataset(config: SourceConfig, revision: str) -> HubDataset:
     import pyarrow
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # re-exported, not declared
 
-    _raise_network_errors_at_once()
+    raise_network_errors_at_once()
+    # For files that are stored outside the hub:
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     transient_errors = (ConnectionError, TimeoutError, httpx.RequestError)
     permanent_errors = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
     name = config.dataset + (f" ({config.subset})" if config.subset else "")
@@ -86,41 +81,18 @@ def open_hub_dataset(config: SourceConfig, revision: str) -> HubDataset:
         rows = dataset.select_columns(fields) if fields is not None and dataset.features is not None else dataset
         try:
             yield from rows.shard(len(names), file).skip(row).with_format("arrow").iter(BATCH_ROWS)
-        except HubError:
+        except LostConnection:
             raise
         except transient_errors as error:
-            raise HubError(first_line(error)) from error
+            raise LostConnection(first_line(error)) from error
         except permanent_errors as error:
             raise UserError(f"{names[file]} cannot be read: {first_line(error)}") from error
 
     fields = None if dataset.features is None else list(dataset.features)
-    return HubDataset(builder.hash if builder.repo_id else "", name, names, fields, read)
+    return HubDataset(builder.hash if builder.repo_id else "", name, names, _parquet_urls(builder, config.split), fields, read)
 
 
-def _raise_network_errors_at_once() -> None:
-    """Make the libraries raise errors that they would silently retry for minutes: `Retries` retries, and prints it."""
-    import datasets
-    import huggingface_hub
-    from huggingface_hub.utils import get_session, httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # re-exported, not declared
-
-    class Client(httpx.Client):
-        def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-            limits = request.extensions.get("timeout", {})
-            request.extensions["timeout"] = {what: min(seconds or SILENCE_SECONDS, SILENCE_SECONDS) for what, seconds in limits.items()}
-            try:
-                response = super().send(request, **options)
-            except httpx.RequestError as error:
-                raise HubError(f"{error or type(error).__name__} ({request.url.host})") from error
-            if response.status_code in (408, 429) or response.status_code >= 500:
-                response.close()
-                quota, retry_after = parse_ratelimit_headers(response.headers), response.headers.get("retry-after", "")
-                pause = int(retry_after) if retry_after.isdecimal() else 0
-                if quota and not quota.remaining:
-                    pause = quota.reset_in_seconds + 1
-                raise HubError(f"{request.url.host} answers {response.status_code} {response.reason_phrase}", pause)
-            return response
-
-    hooks = get_session().event_hooks
-    huggingface_hub.set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True))
-    # For files that are stored outside the hub:
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+def _parquet_urls(builder: Any, split: str) -> tuple[str, ...]:
+    """The files of a data set in their order, if they are Parquet on the hub: rows of them can be read on their own."""
+    files = tuple(map(str, (builder.config.data_files or {}).get(split, ())))
+    return files if all(file.startswith("hf://") and file.lower().endswith(".parquet") for file in files) else ()

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config import CHUNK_BYTES, CHUNK_DOCUMENTS, PreprocessConfig
-from formats.input_files import DOCUMENT_ENDINGS, find_files
 from formats.parquet_files import read_range, row_groups
 from formats.remote_files import is_remote
 from preprocessing.chunks import Chunk
 from preprocessing.hub import Retries
-from preprocessing.sources import Document, Position, split_document
+from preprocessing.sources import Document, Position, Source, split_document
 
 LARGEST_GROUP = 2 * CHUNK_DOCUMENTS  # a worker decodes a row group from its first row on
 
@@ -38,12 +37,10 @@ class UnreadDocuments:
                 yield from split_document(Document(text, False), self.limit)
 
 
-def plan_chunks(config: PreprocessConfig, number: int, start: Position) -> Iterator[Chunk[Document]] | None:
+def plan_chunks(source: Source[Document], config: PreprocessConfig, number: int, start: Position) -> Iterator[Chunk[Document]] | None:
     """The chunks from `number` on, which begins at `start`; None where the rows must be read one after the other to know them."""
-    paths = find_files(config.input, DOCUMENT_ENDINGS) if config.input else []
-    if not paths or config.clean != "no" or not all(path.lower().endswith(".parquet") for path in paths):
-        return None
-    if max((rows for rows, _ in _groups(config, paths[0])), default=0) > LARGEST_GROUP:  # the other files will be alike
+    paths = source.parquet
+    if not paths or max((rows for rows, _ in _groups(config, paths[0])), default=0) > LARGEST_GROUP:  # the other files will be alike
         return None
     return _chunks(config, paths, number, start)
 
@@ -58,7 +55,7 @@ def _groups(config: PreprocessConfig, path: str) -> list[tuple[int, int]]:
             retries.wait(f"lost the connection while reading {path}", error)
 
 
-def _chunks(config: PreprocessConfig, paths: list[str], number: int, start: Position) -> Iterator[Chunk[Document]]:
+def _chunks(config: PreprocessConfig, paths: tuple[str, ...], number: int, start: Position) -> Iterator[Chunk[Document]]:
     """Chunks of as many rows as read_chunks takes, or fewer where the footers say that they hold CHUNK_BYTES."""
     pieces: list[Piece] = []
     count, size = 0, 0.0

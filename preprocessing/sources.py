@@ -4,6 +4,7 @@ Both kinds of source are files of rows; on the hub, a file is a shard of the str
 a resumed run opens the file where it stopped and skips the files before it.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Source(Generic[Item]):
     open_file: Callable[[int, int], Iterator[list[Item]]]  # (file, first row) -> the items of each row
     retries: int = 0
     revision: str = ""  # commit of a hub data set
+    parquet: tuple[str, ...] = ()  # paths or URLs of its files, if rows of them can be read on their own
 
     def read(self, start: Position) -> Iterator[tuple[list[Item], Position]]:
         """The items of each row from `start` on, with the position after the row."""
@@ -103,7 +105,9 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
         return in_parts(_read_documents(path, field, limit))
 
     if config.input:
-        return _files(config.input, read_file, DOCUMENT_ENDINGS, config.retries)
+        source = _files(config.input, read_file, DOCUMENT_ENDINGS, config.retries)
+        is_parquet = all(name.lower().endswith(".parquet") for name in source.names)
+        return dataclasses.replace(source, parquet=source.names) if is_parquet and config.clean == "no" else source
     hub = open_hub_dataset(config, revision)
     if hub.fields is not None:
         require_fields([field], hub.fields, hub.name)
@@ -118,7 +122,8 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
             return itertools.islice(in_parts(read_hub(file, 0)), row, None)
         return in_parts(read_hub(file, row))
 
-    return Source(hub.names, open_file, config.retries, hub.revision)
+    parquet = hub.parquet if config.clean == "no" else ()
+    return Source(hub.names, open_file, config.retries, hub.revision, parquet)
 
 
 def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:

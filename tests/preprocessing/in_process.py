@@ -1,14 +1,13 @@
 """Runs the preprocessing scripts in the test's own process: same flags, messages and files as in a shell, in a tenth of the time."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
-from config import CHUNK_DOCUMENTS, SourceConfig
-from preprocessing.chunks import Chunk, Item
-from preprocessing.engine import EncodeChunk
-from preprocessing.journal import Journal
+from config import CHUNK_DOCUMENTS
+from preprocessing.chunks import Chunk
+from preprocessing.engine import EncodeChunk, Result, encode
 from tests.conftest import call_script
 
 
@@ -21,8 +20,9 @@ def run_here(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script as a person does, but in this process, the work of the worker processes included."""
     with (
-        mock.patch("preprocessing.pipeline.encode_chunks", _encode_here),
+        mock.patch("preprocessing.encoding._make_engine", lambda config, encode_chunk, folder: EngineHere(encode_chunk, folder)),
         mock.patch("preprocessing.chunks.CHUNK_DOCUMENTS", chunk_documents),
+        mock.patch("preprocessing.parquet_chunks.CHUNK_DOCUMENTS", chunk_documents),
         mock.patch.object(Path, "replace", _renames_until(crash_at_rename)),
     ):
         return call_script(*arguments)
@@ -33,13 +33,30 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _encode_here(
-    journal: Journal, chunks: Iterator[Chunk[Item]], encode_chunk: EncodeChunk[Item], config: SourceConfig, unit: str
-) -> float:
-    for chunk in chunks:
-        if chunk.number not in journal.records:
-            journal.add(chunk.number, encode_chunk(chunk, journal.folder))
-    return 1.0
+class EngineHere:
+    """An engine that encodes a chunk when it is asked for the result."""
+
+    def __init__(self, encode_chunk: EncodeChunk[Any], folder: Path) -> None:
+        self._encode_chunk = encode_chunk
+        self._folder = folder
+        self._chunk: Chunk[Any] | None = None
+
+    def has_room(self) -> bool:
+        return self._chunk is None
+
+    def is_busy(self) -> bool:
+        return self._chunk is not None
+
+    def send(self, chunk: Chunk[Any]) -> None:
+        self._chunk = chunk
+
+    def receive(self) -> tuple[Chunk[Any], Result]:
+        assert self._chunk
+        chunk, self._chunk = self._chunk, None
+        return chunk, encode(chunk, self._encode_chunk, self._folder)
+
+    def close(self) -> None:
+        pass
 
 
 def _renames_until(crash_at: int | None) -> object:

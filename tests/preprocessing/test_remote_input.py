@@ -58,9 +58,7 @@ def test_workers_read_from_the_hub(trouble: Trouble | None, hub: HubStandIn, fil
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preprocessing.parquet_chunks.CHUNK_DOCUMENTS", 100)
-        local = run_here("preprocess_xcoax.py", "--input", tmp_path / "sample", "--data-dir", tmp_path / "local", *common)
+    local = run_here("preprocess_xcoax.py", "--input", tmp_path / "sample", "--data-dir", tmp_path / "local", *common, chunk_documents=100)
     assert local.returncode == 0, local.stderr
     ours, theirs = (shards(tmp_path / folder) for folder in ("remote", "local"))
     assert len(ours) > 8

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from config import InstructConfig, PreprocessConfig
 from formats.pairs import Pair
+from formats.remote_files import LostConnection
 from formats.rows import TEXT_SEPARATOR
 from formats.utf8 import normalize_line_endings
-from preprocessing.hub import HubError
 from preprocessing.sources import SAMPLED_FILES, Document, Position, Source, open_documents, open_pairs, sample_text, split_document
 from system.errors import UserError
 from tests.conftest import make_documents, make_pairs, write_jsonl, write_pairs
@@ -97,7 +97,7 @@ def test_a_lost_connection_resumes_at_the_next_row(monkeypatch: pytest.MonkeyPat
         for number in range(row, 10):
             if failures and number == failures[0]:
                 del failures[0]
-                raise HubError("broken")
+                raise LostConnection("broken")
             yield [file, number]
 
     source = Source(("a", "b"), open_file, retries=2)
