@@ -98,7 +98,6 @@ _TRAIN = {
         out_dir="out/babygpt",
         model=ModelConfig(n_layer=12, n_head=12, n_embed=768),
         lr=6e-4,
-        hellaswag_every=1000,
     ),
 }
 

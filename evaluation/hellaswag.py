@@ -142,17 +142,19 @@ def encode_task(task: HellaSwagTask, tokenizer: Tokenizer, order: Order, block_s
     return [(ending, kept) if backward else (kept, ending) for ending in endings], cut
 
 
-def hellaswag_while_training(config: TrainConfig, tokenizer: Tokenizer, order: Order) -> Callable[[GPT, int, Ranks], Mapping[str, float]]:
+def hellaswag_while_training(
+    config: TrainConfig, tokenizer: Tokenizer, order: Order
+) -> Callable[[GPT, int, int, Ranks], Mapping[str, float]]:
     """How often a model in training chooses the true ending, by the second part, given the first, a byte."""
     tasks = read_tasks(config.hellaswag, config.hellaswag_tasks)
 
-    def measure(model: GPT, step: int, ranks: Ranks) -> Mapping[str, float]:
+    def measure(model: GPT, step: int, batch_size: int, ranks: Ranks) -> Mapping[str, float]:
         if step % config.hellaswag_every:
             return {}
         device = model.embedding.weight.device
 
         def choose(tasks: Sequence[HellaSwagTask]) -> Iterator[bool]:
-            scores = score_tasks(Scorer(model, config.batch_size), tokenizer, order, tasks)
+            scores = score_tasks(Scorer(model, batch_size), tokenizer, order, tasks)
             return (choice.is_right(whole=False, per_byte=True) for choice in with_progress(scores, len(tasks), "HellaSwag"))
 
         with autocast(device, choose_dtype(config.dtype, device)):

@@ -83,7 +83,9 @@ def reading(path: str, how: str = "") -> Iterator[None]:
 
 
 def _lost(url: str, error: Exception) -> LostConnection:
-    return error if isinstance(error, LostConnection) else LostConnection(f"{url}: {type(error).__name__}: {first_line(error)}")
+    if isinstance(error, LostConnection):
+        return LostConnection(f"{url}: {error}", error.pause)
+    return LostConnection(f"{url}: {type(error).__name__}: {first_line(error)}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from config import SourceConfig
 from formats.remote_files import LostConnection
 from preprocessing.chunks import Chunk, Item
 from preprocessing.engine import EncodeChunk, Engine, Lost, WorkerKilled
-from preprocessing.hub import Retries
 from preprocessing.journal import Journal
 from preprocessing.ray_engine import RayWorkers
+from preprocessing.retries import Retries
 from preprocessing.workers import LocalWorkers
 from system.errors import UserError
 from system.signals import Stopped, StopSignals
@@ -25,15 +26,15 @@ def encode_chunks(
     """Encode every chunk that the journal lacks, in parallel; returns the speed in MB of text per second."""
     documents = sum(record.documents for record in journal.records.values())
     with (
+        contextlib.closing(_make_engine(config, encode_chunk, journal.folder)) as engine,  # first: Ray handles signals in its own way
         StopSignals("stopping after the chunks in progress") as signals,
         tqdm(unit=f" {unit}", initial=documents, disable=None, smoothing=0.1, dynamic_ncols=True) as progress,
-        contextlib.closing(_make_engine(config, encode_chunk, journal.folder)) as engine,
     ):
         started, size = time.monotonic(), 0
         ahead: Chunk[Item] | None = None
         more = True
         source_error: UserError | None = None
-        retries = Retries(config.retries)
+        retries: dict[int, Retries] = defaultdict(lambda: Retries(config.retries))  # of each chunk
         try:
             while True:
                 while more and not ahead and not signals.received:
@@ -52,12 +53,11 @@ def encode_chunks(
                     if isinstance(result, str):
                         raise UserError(result)
                     if isinstance(result, Lost):
-                        retries.wait(
+                        retries[chunk.number].wait(
                             f"lost the connection while reading chunk {chunk.number}", LostConnection(result.message, result.pause)
                         )
                         engine.send(chunk)
                         continue
-                    retries.restore()
                     journal.add(chunk.number, result)
                     size += result.bytes
                     progress.update(result.documents)

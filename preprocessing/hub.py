@@ -1,7 +1,6 @@
 """Owns reading data sets from the hub: as files of rows, from any row on, with retries when the connection fails."""
 
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,32 +8,8 @@ from config import SourceConfig
 from formats.hub_client import raise_network_errors_at_once
 from formats.parquet_files import BATCH_ROWS
 from formats.remote_files import LostConnection
+from preprocessing.retries import Retries
 from system.errors import UserError, first_line
-from system.escapes import escape_controls
-
-
-class Retries:
-    """Pauses before each retry, each twice the one before, and gives up after a number of them."""
-
-    def __init__(self, retries: int) -> None:
-        self._retries = retries
-        self._used = 0
-
-    def wait(self, trouble: str, error: Exception) -> None:
-        """Print what went wrong and pause, or give up."""
-        if self._used == self._retries:
-            raise UserError(
-                f"{trouble}: {first_line(error)}. Gave up after {self._used} retries; finished work is kept. "
-                "Run the same command again to resume, or read local files with --input"
-            ) from error
-        pause = max(2**self._used, getattr(error, "pause", 0))
-        print(escape_controls(f"{trouble}: {first_line(error)}. Trying again in {pause} s"))
-        time.sleep(pause)
-        self._used += 1
-
-    def restore(self) -> None:
-        """Allow the full number of retries again, after a success."""
-        self._used = 0
 
 
 class HubDataset(NamedTuple):

@@ -145,8 +145,21 @@ def open_finished(folder: Path, content: Content, settings: dict[str, Any]) -> D
     if _is_extended(dataset.meta, settings):
         return None
     require_same_settings(folder, "made", dataset.meta["settings"], settings)
-    shutil.rmtree(folder / "unfinished", ignore_errors=True)  # left by a run that was killed between writing meta.json and removing it
+    if not _is_being_extended(folder, dataset.meta["settings"]):
+        shutil.rmtree(folder / "unfinished", ignore_errors=True)  # of a run that was killed between writing meta.json and removing it
     return dataset
+
+
+def _is_being_extended(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether the journal in a finished folder is that of a run, or of an interrupted one, that adds chunks."""
+    unfinished = folder / "unfinished"
+    try:
+        plan: dict[str, Any] = json.loads((unfinished / "plan.json").read_text(encoding="utf-8"))
+        return bool(plan["settings"] != settings)
+    except FileNotFoundError:
+        return any(unfinished.glob("chunk_*.json"))  # it has not come to its plan yet
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _is_extended(meta: dict[str, Any], settings: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from config import CHUNK_BYTES, CHUNK_DOCUMENTS, PreprocessConfig
 from formats.parquet_files import read_range, row_groups
 from formats.remote_files import is_remote
 from preprocessing.chunks import Chunk
-from preprocessing.hub import Retries
+from preprocessing.retries import retry
 from preprocessing.sources import Document, Position, Source, split_document
 
 LARGEST_GROUP = 2 * CHUNK_DOCUMENTS  # a worker decodes a row group from its first row on
@@ -47,12 +47,7 @@ def plan_chunks(source: Source[Document], config: PreprocessConfig, number: int,
 
 def _groups(config: PreprocessConfig, path: str) -> list[tuple[int, int]]:
     """The row groups of a file, as its footer describes them."""
-    retries = Retries(config.retries)
-    while True:
-        try:
-            return row_groups(path, config.field)
-        except ConnectionError as error:
-            retries.wait(f"lost the connection while reading {path}", error)
+    return retry(config.retries, "the end of a file", lambda: row_groups(path, config.field))
 
 
 def _chunks(config: PreprocessConfig, paths: tuple[str, ...], number: int, start: Position) -> Iterator[Chunk[Document]]:

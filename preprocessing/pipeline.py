@@ -16,6 +16,7 @@ from preprocessing.chunks import Chunk, Item
 from preprocessing.encoding import encode_chunks
 from preprocessing.engine import EncodeChunk
 from preprocessing.journal import Journal, require_same_settings
+from preprocessing.retries import retry
 from preprocessing.split import held_out_bound
 from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
@@ -50,7 +51,7 @@ def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str,
     for name in ("data_dir", "workers", "retries", "engine", "ray_address", *unused_flags(config)):
         del settings[name]
     if config.input:
-        settings["input"] = [fingerprint(file) for file in find_files(config.input, endings)]
+        settings["input"] = retry(config.retries, "--input", lambda: [fingerprint(file) for file in find_files(config.input, endings)])
     return settings
 
 
@@ -71,6 +72,9 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
     first = next(recipe.chunks, None)
     if first is None and not journal.records:
         raise UserError(f"no {recipe.content} in {', '.join(config.input) or config.dataset}")
+    if first is not None:  # it is gone through several times
+        items = first.items
+        first = first._replace(items=retry(config.retries, first.start, lambda: list(items)))
     plan = journal.plan()
     if not plan:
         assert first is not None

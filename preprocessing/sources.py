@@ -16,7 +16,8 @@ from formats.pairs import Pair, pair_fields, pair_from_row
 from formats.parquet_files import column_bytes, read_column, read_rows, table_rows
 from formats.rows import cutting_place, read_json, read_text, require_fields
 from formats.utf8 import decode_utf8, normalize_line_endings
-from preprocessing.hub import Retries, open_hub_dataset
+from preprocessing.hub import open_hub_dataset
+from preprocessing.retries import Retries, retry
 from preprocessing.split import text_hash
 from preprocessing.wikitext import join_articles
 
@@ -157,7 +158,7 @@ def split_document(document: Document, limit: int) -> list[Document]:
 
 
 def _files(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...], retries: int) -> Source[Item]:
-    names = tuple(find_files(inputs, endings))
+    names = tuple(retry(retries, "--input", lambda: find_files(inputs, endings)))
     return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None), retries)
 
 

@@ -112,7 +112,8 @@ class _Worker:
         # As a stream: Connection.send would build the message, as large as the text, in memory, and receive it in small pieces.
         with open(self.connection.fileno(), "wb", BUFFER_BYTES, closefd=False) as stream:
             pickle.dump(chunk, stream, pickle.HIGHEST_PROTOCOL)
-        self.chunk = chunk  # perhaps to be sent again
+        # Perhaps it is sent again; but items in memory were read before, and no connection is lost with them.
+        self.chunk = chunk._replace(items=[]) if isinstance(chunk.items, list) else chunk
 
     def receive(self) -> Result:
         """What became of the chunk sent last."""

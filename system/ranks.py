@@ -145,7 +145,8 @@ def join_ranks(wanted: Device) -> Iterator[tuple[Ranks, torch.device]]:
     with _explain_loss():
         launcher, number, count = next(rendezvous("env://", timeout=PATIENCE))
         store = _own_store(launcher, number)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=number, world_size=count)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     if number:
         discard_output()  # the first process speaks for all
         sys.stderr = _WithoutBars(io.FileIO(2, "w", closefd=False), write_through=True)  # but an error may be that of this one alone
@@ -188,8 +189,8 @@ def _own_device(wanted: Device) -> torch.device:
     device, local, there = choose_device(wanted), int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device.type != "cuda":
         return device
-    if local >= there:
-        raise UserError(f"--nproc_per_node {os.environ['LOCAL_WORLD_SIZE']}: this machine has {there} GPUs", BAD_FLAGS)
+    if (count := int(os.environ["LOCAL_WORLD_SIZE"])) > there:
+        raise UserError(f"--nproc_per_node {count}: this machine has {there} GPUs", BAD_FLAGS)
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

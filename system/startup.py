@@ -48,6 +48,8 @@ def run_script(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         discard_output()
         sys.exit(128 + signal.SIGPIPE)
+    except ConnectionError as error:
+        _leave(describe_os_error(error) if error.errno else str(error), 1)
     except OSError as error:
         if error.errno is None:  # not from the operating system
             raise

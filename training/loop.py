@@ -63,14 +63,14 @@ class Trainer:
             while True:
                 stopping, is_last = self.ranks.largest(self.signals.received or 0), self.step >= self.config.max_steps
                 is_new = self.step > self.resumed_step or self.step == 0
+                if is_new and self.step and self.config.keep_every and self.step % self.config.keep_every == 0:
+                    self.read_steps()
+                    self.save(NUMBERED.format(self.step), math.nan)
                 if is_new and (self.step % self.config.eval_every == 0 or is_last):
                     self.evaluate()
                 elif is_new and stopping and self.step:
                     self.read_steps()
                     self.save(LAST, math.nan)
-                if is_new and self.step and self.config.keep_every and self.step % self.config.keep_every == 0:
-                    self.read_steps()
-                    self.save(NUMBERED.format(self.step), math.nan)
                 if is_last or stopping:
                     break
                 current, batch = batch.result(), reader.submit(self.draw, self.step + 1)
@@ -111,7 +111,7 @@ class Trainer:
                 raise self._diverged(f"step {self.step}: the validation loss is {loss.nats_per_token}")
             controls = {name: self._measure(name, batches) for name, batches in self.task.controls.items()}
             model = whole_model(self.model)
-            figures = self.task.figures(model, self.step, self.ranks)
+            figures = self.task.figures(model, self.step, self.stepper.micro_batch, self.ranks)
             sample = self.task.sample(model, self.step) if self.ranks.is_first else ""
             del model  # perhaps a copy
             is_best = self.step > 0 and loss.nats_per_token < self.best_loss
@@ -170,11 +170,12 @@ class Trainer:
         is_finite = all(local(parameter).isfinite().all() for parameter in self.model.parameters())
         if self.ranks.largest(not is_finite):
             raise self._diverged(f"step {self.step}: the weights are not finite")
-        weights = all_whole(self.model.state_dict())
-        resume_state = all_whole(self._resume_state()) if name == LAST else None
+        weights = all_whole(self.model.state_dict(), self.ranks.is_first)
+        resume_state = all_whole(self._resume_state(), self.ranks.is_first) if name == LAST else None
         if self.ranks.is_first:
             self._write(name, val_loss, weights, resume_state)
-        self.saved_step = self.step
+        if name == LAST:
+            self.saved_step = self.step
 
     def _write(self, name: str, val_loss: float, weights: dict[str, torch.Tensor], resume_state: dict[str, Any] | None) -> None:
         save_checkpoint(

@@ -27,6 +27,7 @@ from training.loss_curve import PICTURE, redraw_loss_curve
 from training.sharding import shard_model
 from training.task import TrainingTask
 
+PATHS = ("out_dir", "data_dir", "model_path", "hellaswag")  # may differ between machines
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
 
@@ -65,10 +66,9 @@ def _train(
     last = checkpoint_to_resume(config, task)
     ranks.require_same(
         {
-            "the model": config.model,
             "the tokenizer": task.tokenizer.sha256[:12],
             "the word order": task.order,
-            "the batch": f"--batch-size {config.batch_size} --grad-accum {config.grad_accum} --seed {config.seed}",
+            **{f"--{name.replace('_', '-')}": value for name, value in dataclasses.asdict(config).items() if name not in PATHS},
             **task.must_match,
             **task.data,
             f"{folder / LAST}": f"of step {last.step}" if last else "not there",

@@ -58,13 +58,19 @@ def part_like(tensor: Tensor, own: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements, src_data_rank=None)  # nothing is sent
 
 
-def all_whole(value: Any) -> Any:
-    """A nested value, such as the state of an optimizer, with whole tensors, on the CPU where they were divided."""
+def all_whole(value: Any, is_kept: bool) -> Any:
+    """A nested value, such as the state of an optimizer, with whole tensors, on the CPU where they were divided.
+
+    Every rank must ask for it; only one of them needs to keep what was divided.
+    """
     if isinstance(value, dict):
-        return {key: all_whole(inner) for key, inner in value.items()}
+        return {key: all_whole(inner, is_kept) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(all_whole, value))
-    return whole(value).cpu() if isinstance(value, DTensor) else value
+        return type(value)(all_whole(inner, is_kept) for inner in value)
+    if not isinstance(value, DTensor):
+        return value
+    tensor = whole(value)
+    return tensor.cpu() if is_kept else None
 
 
 def load_weights(model: GPT, weights: dict[str, Tensor]) -> None:

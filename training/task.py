@@ -23,7 +23,8 @@ class TrainingTask:
     draw: Callable[[int, int], Batch]  # (first, count): sequences of an endless order, a function of its arguments alone
     validation: Batches
     sample: Callable[[GPT, int], str]  # text that the model writes at this step, for people to read; may be empty
-    figures: Callable[[GPT, int, Ranks], Mapping[str, float]] = lambda model, step, ranks: {}  # shares to report at this step, by name
+    # Shares to report at a step, by name, from a model that computes so many sequences at once.
+    figures: Callable[[GPT, int, int, Ranks], Mapping[str, float]] = lambda model, step, batch_size, ranks: {}
     controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
     must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
     data: Mapping[str, Any] = field(default_factory=dict)  # the same of the data, which --new-data lets change

@@ -19,6 +19,7 @@ class TimePlan:
         self._began = time.monotonic()
         self._used_before = 0.0  # seconds, before the run was resumed
         self._evaluating = 0.0  # seconds, since then
+        self._evaluated = 0  # evaluations, since then
         self._records: list[tuple[int, float]] = []  # step, and the seconds of training until then, in this process
         self._per_step: float | None = None
         self._per_evaluation = 0.0
@@ -42,8 +43,9 @@ class TimePlan:
         """An evaluation takes place in this context."""
         began = time.monotonic()
         yield
-        self._per_evaluation = time.monotonic() - began
-        self._evaluating += self._per_evaluation
+        self._evaluating += time.monotonic() - began
+        self._evaluated += 1
+        self._per_evaluation = self._evaluating / self._evaluated  # they differ: some measure more than others
 
     def total_steps(self, step: int) -> int | None:
         """Steps in the whole run, as far as is known after this one; None before there is a plan."""

@@ -175,14 +175,16 @@ def test_processes_with_different_flags_are_refused(dataset_folder: Path, tmp_pa
     result = torchrun(2, ["bash", "-c", f"exec {sys.executable} {command} --seed $RANK"], "--no-python")
     assert result.returncode != 0
     [line] = told_by_script(result)
-    assert "the batch differs between the processes: --batch-size 2 --grad-accum 2 --seed 0 in the first" in line
+    assert "--seed differs between the processes: 0 in the first, 1 in number 1" in line
 
 
+@pytest.mark.long
 def test_a_wrong_flag_is_told_once(dataset_folder: Path, tmp_path: Path) -> None:
     result = torchrun(2, pretraining_command(dataset_folder, tmp_path, "--lr", -1))
     assert told_by_script(result) == ["train_xcoax.py: --lr -1.0: a number above 0"]
 
 
+@pytest.mark.long
 def test_all_processes_halve_the_micro_batch_when_one_runs_out_of_memory(dataset_folder: Path, tmp_path: Path) -> None:
     code, printed, told = in_processes(2, tmp_path, f"""
 from pathlib import Path
