@@ -105,3 +105,16 @@ def test_a_finished_folder_loses_what_a_killed_run_left(document_flags: list[obj
     (folder / "unfinished" / "plan.json").write_text("{}")
     assert "is already finished" in run_here(*document_flags, "--data-dir", folder).stdout
     assert contents(folder) == whole
+
+
+def test_an_extension_in_progress_is_not_disturbed(document_flags: list[object], tmp_path: Path) -> None:
+    """By the command that made the folder."""
+    flags = [*document_flags, "--data-dir", tmp_path / "data"]
+    assert run_here(*flags, "--num-chunks", 1, chunk_documents=CHUNK).returncode == 0
+    for rename in (0, 1, 3):
+        with pytest.raises(Crash):
+            run_here(*flags, "--num-chunks", 3, chunk_documents=CHUNK, crash_at_rename=rename)
+        before = contents(tmp_path / "data" / "unfinished")
+        assert "is already finished" in run_here(*flags, "--num-chunks", 1, chunk_documents=CHUNK).stdout
+        assert contents(tmp_path / "data" / "unfinished") == before
+    assert run_here(*flags, "--num-chunks", 3, chunk_documents=CHUNK).returncode == 0

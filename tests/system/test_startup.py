@@ -34,6 +34,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     [
         (UserError("no data. Run: make"), 1, "script.py: no data. Run: make\n"),
         (UserError("--lr 0: above 0", 2), 2, "script.py: --lr 0: above 0\n"),
+        (ConnectionError("hf://x: the storage is busy"), 1, "script.py: hf://x: the storage is busy\n"),
         (
             PermissionError(13, "Permission denied", "out/x"),
             1,

@@ -1,6 +1,7 @@
 """Watching a run: numbered checkpoints, and HellaSwag while it trains."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from formats.checkpoint import load_checkpoint, numbered_checkpoints
 from tests.conftest import fails_with
 from tests.evaluation.test_hellaswag import ROW, write_rows
 from tests.training.runs import Run, pretrain, tune
+from training.loop import Trainer
 from training.metrics import read_metrics
 
 
@@ -42,6 +44,20 @@ def test_numbered_checkpoints_stay(watched: Run, dataset_folder: Path, tmp_path:
     assert ours.step == 8 and ours.resume_state is None
     for name, weights in ours.weights.items():
         assert torch.equal(weights, theirs.weights[name]), name
+
+
+def test_a_run_killed_while_it_evaluates_has_kept_its_numbered_checkpoint(dataset_folder: Path, tmp_path: Path) -> None:
+    """When it resumes, it is past that step."""
+    evaluate = Trainer.evaluate
+
+    def killed(trainer: Trainer) -> None:
+        if trainer.step == 4:
+            raise KeyboardInterrupt
+        evaluate(trainer)
+
+    with mock.patch.object(Trainer, "evaluate", killed):
+        assert pretrain(dataset_folder, tmp_path, "--max-steps", 8, "--keep-every", 4, "--eval-every", 4).returncode == 130
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["checkpoint_000004.pt"]
 
 
 def test_tuning_keeps_them_too(base: Path, pairs: Path, tmp_path: Path) -> None:
