@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from formats.remote_files import LostConnection
+from system.errors import LostConnection
 
 SILENCE_SECONDS = 30  # without a byte from the hub, after which the connection counts as lost
 

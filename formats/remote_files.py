@@ -6,18 +6,10 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from system.errors import BAD_FLAGS, UserError, first_line
+from system.errors import BAD_FLAGS, LostConnection, UserError, first_line
 
 VERSIONS = ("etag", "ETag", "blob_id", "sha256", "md5Hash", "mtime", "last_modified", "LastModified", "created")  # what storages call it
 BLOCK_BYTES = 8 << 20  # asked for at once
-
-
-class LostConnection(ConnectionError):
-    """A storage cannot be reached, broke the connection, or answered that it is busy. Worth a retry."""
-
-    def __init__(self, message: str, pause: int = 0) -> None:
-        super().__init__(message)
-        self.pause = pause  # seconds that the storage asks to wait
 
 
 def is_remote(path: str) -> bool:

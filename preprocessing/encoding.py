@@ -9,14 +9,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from config import SourceConfig
-from formats.remote_files import LostConnection
 from preprocessing.chunks import Chunk, Item
 from preprocessing.engine import EncodeChunk, Engine, Lost, WorkerKilled
 from preprocessing.journal import Journal
 from preprocessing.ray_engine import RayWorkers
 from preprocessing.retries import Retries
 from preprocessing.workers import LocalWorkers
-from system.errors import UserError
+from system.errors import LostConnection, UserError
 from system.signals import Stopped, StopSignals
 
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 from config import SourceConfig
 from formats.hub_client import raise_network_errors_at_once
 from formats.parquet_files import BATCH_ROWS
-from formats.remote_files import LostConnection
 from preprocessing.retries import Retries
-from system.errors import UserError, first_line
+from system.errors import LostConnection, UserError, first_line
 
 
 class HubDataset(NamedTuple):

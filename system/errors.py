@@ -1,4 +1,4 @@
-"""User errors, and the checks that raise them."""
+"""User errors, the checks that raise them, and connections that are lost."""
 
 import errno
 import math
@@ -19,6 +19,14 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class LostConnection(ConnectionError):
+    """A storage cannot be reached, broke the connection, or answered that it is busy. Worth a retry."""
+
+    def __init__(self, message: str, pause: int = 0) -> None:
+        super().__init__(message)
+        self.pause = pause  # seconds that the storage asks to wait
 
 
 def require(condition: bool, message: str, exit_code: int = BAD_FLAGS) -> None:

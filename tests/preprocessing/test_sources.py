@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from config import InstructConfig, PreprocessConfig
 from formats.pairs import Pair
-from formats.remote_files import LostConnection
 from formats.rows import TEXT_SEPARATOR
 from formats.utf8 import normalize_line_endings
 from preprocessing.sources import SAMPLED_FILES, Document, Position, Source, open_documents, open_pairs, sample_text, split_document
-from system.errors import UserError
+from system.errors import LostConnection, UserError
 from tests.conftest import make_documents, make_pairs, write_jsonl, write_pairs
 
 # Characters of one to four bytes, and everything that a document is cut at.
