@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from system.device_names import Device
 from system.errors import BAD_FLAGS, UserError, discard_output, first_line
 
 BUCKET = 1 << 24  # numbers that are sent at once: their copy takes 64 MB
-PATIENCE = timedelta(minutes=30)  # for a process that does not answer; one that has ended is noticed at once
+PATIENCE = timedelta(minutes=10)  # for a process that does not answer; one that has ended is noticed at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -154,11 +155,24 @@ def join_ranks(wanted: Device) -> Iterator[tuple[Ranks, torch.device]]:
         yield Ranks(number, count), device
     except UserError as error:
         # An error that all processes share, or that follows from the end of another, is told once.
-        with contextlib.suppress(RuntimeError):
-            if launcher.compare_set(f"told {store.port}", "", str(number)) != str(number).encode():
-                sys.exit(error.exit_code)
+        if _is_told(launcher, f"told {store.port}", number):
+            sys.exit(error.exit_code)
         raise
     dist.destroy_process_group()
+
+
+def _is_told(launcher: Store, key: str, number: int) -> bool:
+    """Whether another process has told its error already. Where the launcher's machine cannot be reached, nobody has."""
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            answers.append(launcher.compare_set(key, "", str(number)))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(5)
+    return bool(answers) and answers[0] != str(number).encode()
 
 
 def _own_store(launcher: Store, number: int) -> TCPStore:
