@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -52,6 +52,7 @@ class Picture:
     y_label: str
     curves: Mapping[str, Curve]
     y_range: tuple[float, float] | None = None
+    x_scale: Literal["log", "linear"] = "log"
 
 
 @dataclass
@@ -177,7 +178,7 @@ def _draw(folder: Path, picture: Picture) -> None:
         low = [estimate.value if estimate.low is None else estimate.low for estimate in estimates]
         high = [estimate.value if estimate.high is None else estimate.high for estimate in estimates]
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set_xscale("log")
+    axes.set_xscale(picture.x_scale)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(picture.x_label)
     axes.set_ylabel(picture.y_label)

@@ -44,7 +44,7 @@ def measure_trajectory(
         section.rows[f"step {model.checkpoint.step:,}"] = (f"{model.checkpoint.tokens:,}", *figures.values())
         for (kind, name), estimate in figures.items():
             curves[kind][name].append((model.checkpoint.tokens, estimate))
-    return section, [Picture(PICTURES[kind], "over training", TOKENS, kind, curves[kind]) for kind in curves]
+    return section, [Picture(PICTURES[kind], "over training", TOKENS, kind, curves[kind], x_scale="linear") for kind in curves]
 
 
 def _figures(

@@ -40,7 +40,10 @@ def draw_loss_curve(folder: Path) -> Path:
         axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1][1]:.1%} at the end")  # in the legend of the losses
         right.plot(*zip(*shares, strict=True), "s--", color="C2", linewidth=1.2, markersize=4)
     if axes.lines:
-        axes.legend()
+        if shares:  # on top of all lines, between losses that fall and shares that rise
+            right.legend(*axes.get_legend_handles_labels(), loc="center right")
+        else:
+            axes.legend()
     with atomic_write(folder / PICTURE) as file:
         figure.savefig(file, format="png")
     return folder / PICTURE
