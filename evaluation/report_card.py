@@ -54,14 +54,8 @@ def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], devic
 def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> None:
     """Read all inputs first, so that errors in them come before any work; then measure."""
     inputs = _read_inputs(config, models)
-    models[0].ranks.require_same(
-        {
-            "the checkpoint": [f"step {model.checkpoint.step} ({model.checkpoint.val_loss})" for model in models],
-            "the texts": _digest([texts.texts for texts in inputs.texts]),
-            "the pairs": _digest([pair.pair for pair in inputs.pairs.pool] if inputs.pairs else []),
-            "HellaSwag": _digest(inputs.tasks),
-        }
-    )
+    if models[0].ranks.count > 1:
+        _require_same_inputs(models, inputs)
     reasons = dict.fromkeys(note for section in inputs.left_out for note in section.notes)
     require(bool(inputs.texts or inputs.pairs or inputs.tasks), f"nothing can be measured. {'; '.join(reasons)}", 1)
     _require_writable(report.folder)
@@ -82,6 +76,18 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
     if config.over_training:
         section, pictures = measure_trajectory(_models_of_run(config, models[0]), inputs.texts, inputs.pairs, inputs.tasks, config)
         report.add(section, *pictures)
+
+
+def _require_same_inputs(models: Sequence[EvaluatedModel], inputs: Inputs) -> None:
+    """Refuse processes that would measure different things: one may have failed to reach the hub."""
+    models[0].ranks.require_same(
+        {
+            "the checkpoint": [f"step {model.checkpoint.step} ({model.checkpoint.val_loss})" for model in models],
+            "the texts": _digest([texts.texts for texts in inputs.texts]),
+            "the pairs": _digest([pair.pair for pair in inputs.pairs.pool] if inputs.pairs else []),
+            "HellaSwag": _digest(inputs.tasks),
+        }
+    )
 
 
 def _digest(values: object) -> str:

@@ -68,8 +68,8 @@ def reading(path: str, how: str = "") -> Iterator[None]:
         if is_remote(path) and not isinstance(error, FileNotFoundError | PermissionError):
             raise _lost(path, error) from error
         raise UserError(f"{path} cannot be read{how}: {first_line(error)}") from error
-    except Exception as error:
-        if is_remote(path) and not isinstance(error, UserError | ValueError):  # each storage has its own
+    except Exception as error:  # each storage has its own; those of a local file pass
+        if is_remote(path) and not isinstance(error, UserError | ValueError):
             raise _lost(path, error) from error
         raise
 
@@ -90,5 +90,5 @@ def _explaining(url: str) -> Iterator[None]:
         raise UserError(f"{url}: no such file", BAD_FLAGS) from error
     except UserError:
         raise
-    except Exception as error:  # each storage has its own
+    except Exception as error:  # each storage has its own, and a retry tells whether it stays
         raise _lost(url, error) from error

@@ -214,8 +214,10 @@ def _explain_loss() -> Iterator[None]:
     """If another process is gone, say so in one line."""
     try:
         yield
+    except torch.OutOfMemoryError:  # of this process
+        raise
     except RuntimeError as error:  # of gloo; that of NCCL is a kind of it
         raise UserError(
             f"another process of this run ended or cannot be reached ({first_line(error)}). "
-            "Run the same command again to resume from the last checkpoint"
+            "Run the same command again: training resumes from the last checkpoint"
         ) from error

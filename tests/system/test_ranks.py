@@ -88,3 +88,10 @@ def test_only_equal_parts_are_shares() -> None:
     assert Ranks(1, 4).share(8) == 2
     with pytest.raises(AssertionError):
         Ranks(1, 4).share(6)
+
+
+def test_a_lack_of_memory_is_not_the_loss_of_a_process() -> None:
+    with pytest.raises(torch.OutOfMemoryError), ranks._explain_loss():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(UserError, match="another process of this run ended"), ranks._explain_loss():
+        raise RuntimeError("Connection reset by peer")
