@@ -12,6 +12,7 @@ from training.sharding import part_like, whole
 
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
 NEWTON_SCHULZ_STEPS = 5
+LARGE = 256  # rows from which a batched product takes a CPU longer than one matrix after the other (measured)
 # The quintic a x + b x^3 + c x^5 raises small singular values as fast as possible. It does not converge to 1 but leaves
 # them between about 0.7 and 1.2, which trains equally well.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -24,7 +25,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """For each matrix of a stack roughly the nearest (semi-)orthogonal matrix, by Newton-Schulz iteration."""
     if matrices.shape[-2] > matrices.shape[-1]:  # the products below are rows x rows: make that the short side
         return orthogonalize(matrices.transpose(-2, -1)).transpose(-2, -1)
-    if len(matrices) > 1 and not matrices.is_cuda:  # a batched product of large matrices takes a CPU longer than one after the other
+    if len(matrices) > 1 and matrices.shape[-2] >= LARGE and not matrices.is_cuda:
         return torch.cat([orthogonalize(matrix.unsqueeze(0)) for matrix in matrices])
     # bfloat16 is precise enough here and fast on a GPU. On a CPU, float32: without bfloat16 instructions bfloat16 is slow,
     # and with them it would gain little in this small part of a step, for numbers that differ between CPUs.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.muon import Muon, orthogonalize
+from training.muon import LARGE, Muon, orthogonalize
 
 
 def matrices_with_known_singular_vectors(count: int, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,3 +66,12 @@ def test_muon_moves_entries_as_far_as_adamw() -> None:
         matrix.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         Muon([matrix], lr=1.0, weight_decay=0.0, momentum=0.95).step()
         assert 0.15 < matrix.square().mean().sqrt() < 0.25
+
+
+@pytest.mark.parametrize("rows", [LARGE // 2, LARGE])
+def test_a_stack_is_orthogonalized_as_its_matrices_are(rows: int) -> None:
+    """Small ones in one batched product, large ones one after the other."""
+    torch.manual_seed(0)
+    stack = torch.randn(3, rows, rows + 8)
+    for matrix, found in zip(stack, orthogonalize(stack), strict=True):
+        torch.testing.assert_close(found, orthogonalize(matrix[None])[0], rtol=0, atol=1e-4)
