@@ -25,6 +25,7 @@ Script = Literal[
 ]  # those that make data or checkpoints
 Part = Literal["preprocess", "train", "generate", "score"]  # of the benchmark
 Stage = Literal["pretraining", "tuning"]  # the last training that a model had
+ExportDtype = Literal["auto", "float32", "bfloat16", "float16", "q8_0"]
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,28 @@ class SampleInstructConfig(SamplerConfig):
         require(len(given) < 2, f"--{' and --'.join(given)}: use only one of them")
         require(bool(self.output) or not (self.input or self.score), "name the file to write with --output")
         require(not self.output or bool(self.input or self.score), "--output needs --input or --score")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """A checkpoint in, files for other programs out."""
+
+    model_path: str = "out/instruct/best_checkpoint.pt"  # Checkpoint to export, tuned or only pretrained.
+    out_dir: str = ""  # Folder to write; empty: hf or gguf beside the checkpoint.
+    format: Literal["hf", "gguf"] = "hf"  # hf: a Hugging Face folder, for transformers and vLLM; gguf: one file, for llama.cpp.
+    dtype: ExportDtype = "auto"  # dtype of the weights; auto is bfloat16, for gguf float16; q8_0 (8 bits) is for gguf only.
+    license: str = ""  # License of the weights for the model card, such as mit or cc-by-sa-4.0.
+    verify: bool = True  # Compare what transformers computes from the folder with what we compute, if it is installed.
+    force: bool = False  # Replace an earlier export.
+
+    def check(self) -> None:
+        require(self.dtype != "q8_0" or self.format == "gguf", "--dtype q8_0: only with --format gguf")
+
+    @property
+    def stored_dtype(self) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if self.format == "hf" else "float16"
 
 
 @dataclass(frozen=True)

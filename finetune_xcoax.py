@@ -14,7 +14,7 @@ from system.startup import run_script
 
 import torch
 
-from formats.checkpoint import load_checkpoint
+from formats.named_model import load_named_model
 from model import GPT
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
@@ -28,7 +28,7 @@ def main() -> None:
     if config.plot:
         print(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return
-    base = load_checkpoint(Path(config.model_path))
+    base = load_named_model(config.model_path)
     tuning = Tuning(config, base, open_tuning_data(config, base))
 
     def make_model() -> GPT:

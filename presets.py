@@ -8,6 +8,7 @@ from typing import Any
 from config import (
     BenchmarkConfig,
     EvaluateConfig,
+    ExportConfig,
     FinetuneConfig,
     InstructConfig,
     ModelConfig,
@@ -170,6 +171,8 @@ SAMPLE_INSTRUCT_PRESETS = {
     name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 500)
     for name, preset in FINETUNE_PRESETS.items()
 }
+
+EXPORT_PRESETS = {name: ExportConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt") for name, preset in FINETUNE_PRESETS.items()}
 
 BENCHMARK_PRESETS = {
     name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), train=preset)

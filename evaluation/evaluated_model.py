@@ -1,12 +1,12 @@
 """A model under evaluation: its checkpoint, loaded and ready to score."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from config import EvaluateConfig, Stage
-from formats.checkpoint import Checkpoint, load_checkpoint
+from formats.checkpoint import Checkpoint
+from formats.named_model import load_named_model
 from sampling.inference_weights import prepare_for_inference
 from sampling.scoring import Scorer
 from system.device import choose_dtype
@@ -38,7 +38,7 @@ def load_models(config: EvaluateConfig, device: torch.device, ranks: Ranks = ALO
 
 def load_model(path: str, stage: Stage, config: EvaluateConfig, device: torch.device, ranks: Ranks) -> EvaluatedModel:
     """The model of a checkpoint, in the dtype that the flags ask for."""
-    checkpoint = load_checkpoint(Path(path), stage)
+    checkpoint = load_named_model(path, stage)
     model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), choose_dtype(config.dtype, device), int8=False).to(device)
     name = f"{'tuned' if checkpoint.stage == 'tuning' else 'pretrained'}, {checkpoint.order}"
     return EvaluatedModel(name, checkpoint, Scorer(model, config.batch_size), ranks)

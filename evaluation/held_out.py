@@ -9,8 +9,9 @@ import numpy as np
 
 from config import Content, EvaluateConfig, PreprocessConfig, Stage
 from formats.batches import evenly_spaced
-from formats.checkpoint import Checkpoint, load_checkpoint
+from formats.checkpoint import Checkpoint
 from formats.document_reader import DocumentReader
+from formats.named_model import load_named_model
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response, pair_fields, pair_from_row
 from formats.shards import SPLITS, Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
@@ -129,7 +130,7 @@ def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
     settings = checkpoint.train_config
     try:
         if stage == "pretraining" and checkpoint.stage == "tuning":
-            settings = load_checkpoint(Path(settings["model_path"])).train_config
+            settings = load_named_model(settings["model_path"]).train_config
         return open_dataset(Path(settings["data_dir"]), content)
     except KeyError as error:
         raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error

@@ -51,6 +51,11 @@ class Checkpoint:
     val_loss: float  # nats per token
     resume_state: dict[str, Any] | None  # in the last checkpoint: what resuming needs besides the weights
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the file; or of the model, if it is a Hugging Face folder."""
+        return self.path if self.path.is_dir() else self.path.parent
+
     def make_model(self, device: torch.device) -> GPT:
         """The model with its weights, on the device."""
         with torch.device("meta"), _NoInitialization():
@@ -142,7 +147,7 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
             val_loss=content["val_loss"],
             resume_state=_resume_state(content),
         )
-        _check_contents(checkpoint)
+        check_contents(checkpoint)
     # All that a foreign or damaged file can raise: refusals of the unpickler, a broken archive, unexpected contents.
     except (pickle.UnpicklingError, zipfile.BadZipFile, *UNEXPECTED) as error:
         raise UserError(
@@ -175,7 +180,7 @@ def _check_archive(path: Path) -> None:
             raise ValueError(f"the checksum of {damaged} does not match")
 
 
-def _check_contents(checkpoint: Checkpoint) -> None:
+def check_contents(checkpoint: Checkpoint) -> None:
     """Refuse contents that contradict each other, before anything is made from them."""
     config, weights = checkpoint.model_config, checkpoint.weights
     try:

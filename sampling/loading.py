@@ -1,11 +1,10 @@
 """Loading a checkpoint into an engine."""
 
-from pathlib import Path
-
 import torch
 
 from config import SamplerConfig, Stage
-from formats.checkpoint import Checkpoint, load_checkpoint
+from formats.checkpoint import Checkpoint
+from formats.named_model import load_named_model
 from sampling.engine import Engine
 from sampling.inference_weights import prepare_for_inference
 from system.device import choose_device, choose_dtype, explain_out_of_memory
@@ -16,7 +15,7 @@ MAX_SEQUENCES = 8  # texts generated at once for a prompt
 
 def load_engine(config: SamplerConfig, stage: Stage, max_sequences: int = MAX_SEQUENCES) -> tuple[Checkpoint, Engine]:
     """The checkpoint named by --model-path, and an engine for its model."""
-    checkpoint = load_checkpoint(Path(config.model_path), stage)
+    checkpoint = load_named_model(config.model_path, stage)
     device = choose_device(config.device)
     if config.quantize == "int8" and device.type != "cpu":
         raise UserError(

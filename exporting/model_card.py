@@ -1,0 +1,160 @@
+"""The model card: the README.md of an exported folder, which says first that the text is backwards."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from config import ModelConfig
+from formats.checkpoint import Checkpoint
+from formats.hugging_face import ARCHITECTURES
+from formats.named_model import load_named_model
+from system.errors import UserError
+
+LOADING = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this folder, or the name of this model on the hub
+tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+"""
+REVERSE = 'reverse_words = lambda text: "\\n".join(" ".join(line.split(" ")[::-1]) for line in text.split("\\n")[::-1])\n'
+WHAT_IT_DOES = {
+    (
+        "tuning",
+        "backward",
+    ): "It reads a response with its words reversed and writes the instruction that could have led to it, reversed too.",
+    ("pretraining", "backward"): "It reads an ending with its words reversed and writes what led there, from the last word to the first.",
+    ("tuning", "forward"): "It reads a response and writes the instruction that could have led to it.",
+    ("pretraining", "forward"): "It continues a text. It is the twin of a model that writes backwards, to compare with.",
+}
+RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
+SHOWN_FILES = 3
+LIMITS = """\
+- A small model: fluent is not the same as true. Nothing it writes is a fact, and nobody has made it safe or polite.
+- Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
+"""
+MARKERS = """\
+`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens. In training no text could spell them. transformers, vLLM and
+llama.cpp read them in any text, unless told otherwise: `tokenizer(text, split_special_tokens=True)` keeps them text in transformers.
+"""
+BY_HAND = "`to_prompt_ids` in `reverse.py` makes a prompt in which whatever a response spells stays text.\n"
+CITATION = """\
+@misc{backgpt2024,
+  author    = {Isaac Clarke and Theo Papatheodorou},
+  title     = {BackChat: When AI Learns Language in Reverse},
+  note      = {13th Conference on Computation, Communication, Aesthetics \\& X (xCoAx 2025), Dundee, Scotland},
+  publisher = {xcoax},
+  year      = {2025}
+}
+"""
+
+
+def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None:
+    """Write README.md, and copy the pictures that it shows."""
+    is_backward = checkpoint.order == "backward"
+    name = "BackChat" if checkpoint.stage == "tuning" else "BackGPT"
+    kind = "the text is backwards" if is_backward else "the forward twin"
+    warning = "**This model reads and writes text backwards.** " if is_backward else ""
+    how = "These five lines reverse what goes in and what comes out; `reverse.py` has them for any engine:" if is_backward else "To use it:"
+    parts = [
+        f"---\nlicense: {license or 'unknown'}\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n---\n",
+        f"# {name}: {kind}\n",
+        f"{warning}{WHAT_IT_DOES[checkpoint.stage, checkpoint.order]} {how}\n",
+        _code(LOADING + "\n" + _five_lines(checkpoint)),
+        "## Model\n",
+        _describe_model(checkpoint),
+        "## Data and recipe\n",
+        *_describe_training(checkpoint),
+        "## Measured results\n",
+        _results(checkpoint, folder),
+        "## Limits\n",
+        LIMITS,
+        "## Special tokens\n",
+        MARKERS + (BY_HAND if is_backward and checkpoint.stage == "tuning" else ""),
+        "## License and citation\n",
+        f"License: {license or 'not stated by whoever exported this model'}. The idea is that of the published project, which is to be cited:\n",
+        _code(CITATION, "bibtex"),
+    ]
+    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _code(lines: str, language: str = "python") -> str:
+    return f"```{language}\n{lines}```\n"
+
+
+def _five_lines(checkpoint: Checkpoint) -> str:
+    """The lines that go from a text to a text; a test runs them as they stand."""
+    is_backward = checkpoint.order == "backward"
+    tokens = min(100, checkpoint.model_config.block_size // 2)
+    first, turn = (REVERSE, "reverse_words({})".format) if is_backward else ("", "{}".format)
+    if checkpoint.stage == "tuning":
+        given = turn('"The cat is sleeping."')
+        return (
+            f'{first}messages = [{{"role": "user", "content": {given}}}]\n'
+            'prompt = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)\n'
+            f"output = model.generate(**prompt, max_new_tokens={tokens}, do_sample=False)[0, prompt.input_ids.shape[1] :]\n"
+            f"print({turn('tokenizer.decode(output, skip_special_tokens=True)')})\n"
+        )
+    given = turn('"Both were happy. The end."' if is_backward else '"Once upon a time"')
+    return (
+        f'{first}prompt = tokenizer({given}, return_tensors="pt")\n'
+        f"output = model.generate(**prompt, max_new_tokens={tokens})[0]\n"
+        "text = tokenizer.decode(output, skip_special_tokens=True)\n"
+        f"print({turn('text')})\n"
+    )
+
+
+def _describe_model(checkpoint: Checkpoint) -> str:
+    config: ModelConfig = checkpoint.model_config
+    architecture, _ = ARCHITECTURES[config.qk_norm]
+    return (
+        f"{architecture}: {config.n_layer} layers, {config.n_head} heads, {config.n_embed} wide, context {config.block_size:,} tokens, "
+        f"vocabulary {config.vocab_size:,} (SentencePiece BPE with byte fallback).\n"
+    )
+
+
+def _describe_training(checkpoint: Checkpoint) -> Iterator[str]:
+    """A paragraph for each stage that is known, the last one first."""
+    what = "Tuned" if checkpoint.stage == "tuning" else "Trained"
+    loss = f"{checkpoint.val_loss:.4f} nats per token" if math.isfinite(checkpoint.val_loss) else "unknown"
+    settings = checkpoint.train_config
+    yield f"{what} on {_describe_data(settings)}: step {checkpoint.step:,}, {checkpoint.tokens:,} tokens, lowest validation loss {loss}.\n"
+    rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
+    if rows:
+        yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
+    if checkpoint.stage == "tuning" and "model_path" in settings:
+        try:
+            yield from _describe_training(load_named_model(settings["model_path"]))
+        except UserError:
+            yield f"The pretrained model was `{settings['model_path']}`.\n"
+
+
+def _describe_data(settings: dict[str, Any]) -> str:
+    """The source as the meta.json of the data folder names it; or that folder, if it is no longer there."""
+    folder = Path(settings.get("data_dir", ""))
+    try:
+        made_from = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"`{folder}`" if "data_dir" in settings else "unknown data"
+    if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
+        return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
+    return f"{made_from.get('dataset', folder)} {made_from.get('subset', '')}".strip()
+
+
+def _results(checkpoint: Checkpoint, folder: Path) -> str:
+    """The tables and pictures of the report card beside the checkpoint, if it is a report of this very checkpoint."""
+    try:
+        facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
+        report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
+    if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
+        return "Not measured: the report beside the checkpoint is of another one.\n"
+    for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
+        if (checkpoint.folder / picture).is_file():
+            shutil.copyfile(checkpoint.folder / picture, folder / picture)
+    _, heading, sections = report.partition("\n## ")
+    return (heading + sections).replace("\n## ", "\n### ").lstrip()

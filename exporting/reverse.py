@@ -1,0 +1,39 @@
+"""Text for a model that reads and writes backwards, and text from it. Needs nothing but Python and works with any engine."""
+
+from collections.abc import Callable
+
+
+def reverse_words(text: str) -> str:
+    """The lines in reverse order and the words of each line in reverse order. Applied twice it gives the text back."""
+    return "\n".join(" ".join(line.split(" ")[::-1]) for line in text.split("\n")[::-1])
+
+
+def clean(response: str) -> str:
+    """A response as it was in training: line breaks of one kind, no white space around it."""
+    return response.replace("\r\n", "\n").strip()
+
+
+def to_prompt(response: str) -> str:
+    """The prompt for which BackChat writes an instruction. Where a chat template is used, give it reverse_words(clean(response))."""
+    return f"<|endoftext|><|im_start|><|response|>{reverse_words(clean(response))}<|im_end|><|im_start|><|instruction|>"
+
+
+def to_prompt_ids(response: str, encode: Callable[[str, bool], list[int]]) -> list[int]:
+    """The ids of to_prompt, in which a response that spells a special token stays text. Most engines would read it as the token.
+
+    `encode(text, special)` gives the ids of a text in which special tokens are read (True) or are text like any other (False).
+    """
+    before, after = "<|endoftext|><|im_start|><|response|>", "<|im_end|><|im_start|><|instruction|>"
+    return [*encode(before, True), *encode(reverse_words(clean(response)), False), *encode(after, True)]
+
+
+def to_ending_prompt(ending: str) -> str:
+    """The prompt for which BackGPT, the model before tuning, writes what leads to this ending."""
+    return "<|endoftext|>" + reverse_words(ending)
+
+
+def from_output(output: str, ending: str = "") -> str:
+    """What a model wrote, in the order of a reader; with the ending that it was given, as one text."""
+    for token in ("<|im_end|>", "<|endoftext|>"):
+        output = output.partition(token)[0]
+    return reverse_words(reverse_words(ending) + output)
