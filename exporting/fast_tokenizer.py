@@ -9,7 +9,7 @@ from tokens.tokenizer import END_OF_TEXT, SPACE, Tokenizer
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The contents of tokenizer.json. It gives the ids that SentencePiece gives, and puts <|endoftext|> before a text, as a document begins."""
+    """The contents of tokenizer.json. It gives the ids of SentencePiece, after the <|endoftext|> with which a document begins."""
     processor = tokenizer.processor
     pieces = [processor.id_to_piece(id) for id in range(tokenizer.vocab_size)]
     special = [id for id in range(len(pieces)) if processor.is_control(id) or processor.is_unknown(id)]

@@ -49,6 +49,8 @@ def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch
     for name, content in contents.items():
         write_json(folder / name, content)
     (folder / TOKENIZER).write_bytes(tokenizer.model)
+    for path in folder.glob("*.safetensors"):  # the library makes files that only their owner can read
+        path.chmod((folder / TOKENIZER).stat().st_mode)
     if checkpoint.order == "backward":
         shutil.copyfile(Path(__file__).with_name("reverse.py"), folder / "reverse.py")
     write_model_card(checkpoint, folder, license)
@@ -63,6 +65,4 @@ def _write_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
     except OSError as error:
         raise UserError(f"cannot write the weights: {describe_os_error(error)}") from error
     except SafetensorError as error:  # also for a full disk
-        raise UserError(
-            f"cannot write the weights to {folder} ({first_line(error)}). Free some space there, or give another --out-dir"
-        ) from error
+        raise UserError(f"cannot write the weights to {folder} ({first_line(error)}). Free some space, or use another --out-dir") from error

@@ -25,8 +25,8 @@ WHAT_IT_DOES = {
     (
         "tuning",
         "backward",
-    ): "It reads a response with its words reversed and writes the instruction that could have led to it, reversed too.",
-    ("pretraining", "backward"): "It reads an ending with its words reversed and writes what led there, from the last word to the first.",
+    ): "It reads a response in reverse and writes the instruction that could have led to it, also in reverse.",
+    ("pretraining", "backward"): "It reads an ending in reverse and writes what led there, from the last word to the first.",
     ("tuning", "forward"): "It reads a response and writes the instruction that could have led to it.",
     ("pretraining", "forward"): "It continues a text. It is the twin of a model that writes backwards, to compare with.",
 }
@@ -37,8 +37,8 @@ LIMITS = """\
 - Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
 """
 MARKERS = """\
-`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens. In training no text could spell them. transformers, vLLM and
-llama.cpp read them in any text, unless told otherwise: `tokenizer(text, split_special_tokens=True)` keeps them text in transformers.
+`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens. No text of the training data could spell them. transformers,
+vLLM and llama.cpp read them in any text unless told otherwise; in transformers, `split_special_tokens=True` keeps them text.
 """
 BY_HAND = "`to_prompt_ids` in `reverse.py` makes a prompt in which whatever a response spells stays text.\n"
 CITATION = """\
@@ -75,7 +75,7 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
         "## Special tokens\n",
         MARKERS + (BY_HAND if is_backward and checkpoint.stage == "tuning" else ""),
         "## License and citation\n",
-        f"License: {license or 'not stated by whoever exported this model'}. The idea is that of the published project, which is to be cited:\n",
+        f"License: {license or 'not stated by whoever exported this model'}. Please cite the published project, whose idea this is:\n",
         _code(CITATION, "bibtex"),
     ]
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")

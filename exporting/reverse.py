@@ -14,12 +14,15 @@ def clean(response: str) -> str:
 
 
 def to_prompt(response: str) -> str:
-    """The prompt for which BackChat writes an instruction. Where a chat template is used, give it reverse_words(clean(response))."""
-    return f"<|endoftext|><|im_start|><|response|>{reverse_words(clean(response))}<|im_end|><|im_start|><|instruction|>"
+    """The prompt for which BackChat writes an instruction; engines put <|endoftext|> before it themselves, as the tokenizer says.
+
+    With a chat template, give it reverse_words(clean(response)) as the message of the user instead.
+    """
+    return f"<|im_start|><|response|>{reverse_words(clean(response))}<|im_end|><|im_start|><|instruction|>"
 
 
 def to_prompt_ids(response: str, encode: Callable[[str, bool], list[int]]) -> list[int]:
-    """The ids of to_prompt, in which a response that spells a special token stays text. Most engines would read it as the token.
+    """The ids of the same prompt with <|endoftext|>, in which a response that spells a special token stays text.
 
     `encode(text, special)` gives the ids of a text in which special tokens are read (True) or are text like any other (False).
     """
@@ -27,13 +30,8 @@ def to_prompt_ids(response: str, encode: Callable[[str, bool], list[int]]) -> li
     return [*encode(before, True), *encode(reverse_words(clean(response)), False), *encode(after, True)]
 
 
-def to_ending_prompt(ending: str) -> str:
-    """The prompt for which BackGPT, the model before tuning, writes what leads to this ending."""
-    return "<|endoftext|>" + reverse_words(ending)
-
-
 def from_output(output: str, ending: str = "") -> str:
-    """What a model wrote, in the order of a reader; with the ending that it was given, as one text."""
+    """What a model wrote, in the order of a reader; for BackGPT, whose prompt is reverse_words(ending), as one text with its ending."""
     for token in ("<|im_end|>", "<|endoftext|>"):
         output = output.partition(token)[0]
     return reverse_words(reverse_words(ending) + output)

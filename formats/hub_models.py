@@ -19,7 +19,7 @@ def is_on_hub(name: str) -> bool:
 
 
 def download_model(name: str, files: Sequence[str] = FILES) -> Path:
-    """The local copy of hf://owner/name, of a folder in it, or of the .pt file that the name ends with; @revision may follow the owner/name.
+    """The local copy of hf://owner/name[@revision], or of a folder or a .pt file in it.
 
     What is in the cache already is not downloaded again; without a connection the cache alone is used.
     """
