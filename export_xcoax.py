@@ -45,9 +45,7 @@ def export_folder(config: ExportConfig, checkpoint: Checkpoint, folder: Path) ->
         if config.verify and importlib.util.find_spec("transformers"):
             checked = check_with_transformers(checkpoint, staging, dtype)
         elif config.verify:
-            checked = (
-                "not checked, since transformers is not installed. To check it: pip install transformers, and export again with --force"
-            )
+            checked = "not checked: transformers is not installed. To check it, pip install transformers and export again with --force"
     return f"{folder}: {config.stored_dtype}, {checked}"
 
 

@@ -37,7 +37,7 @@ LIMITS = """\
 - Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
 """
 MARKERS = """\
-`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens. No text of the training data could spell them. transformers,
+`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens, which no text could spell in training. transformers,
 vLLM and llama.cpp read them in any text unless told otherwise; in transformers, `split_special_tokens=True` keeps them text.
 """
 BY_HAND = "`to_prompt_ids` in `reverse.py` makes a prompt in which whatever a response spells stays text.\n"
