@@ -115,7 +115,7 @@ class PreprocessConfig(SourceConfig):
     field: str = "text"  # Field that holds the text, on the hub and in local files.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
     clean: Literal["no", "wikitext"] = "no"  # wikitext: rows are lines of WikiText; they are joined to articles, and its markup goes.
-    tokenizer: str = ""  # Use this tokenizer.model, or the one in this data folder, instead of training one.
+    tokenizer: str = ""  # Use this tokenizer.model, or that of a data folder or of a model, instead of training one.
     val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
     sample_bytes: int = 64 << 20  # Bytes of text that the tokenizer is trained on.
     max_document_bytes: int = 1 << 20  # A longer document is cut at a line or word boundary, and counted.
@@ -136,7 +136,7 @@ class InstructConfig(SourceConfig):
     data_dir: str = "data/instruct"  # Folder to write: the tokenizer, the shards, meta.json.
     dataset: str = "hakurei/open-instruct-v1"  # Data set on the Hugging Face hub, streamed.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json
-    tokenizer: str = "data/xcoax"  # Tokenizer of the pretrained model: a finished data folder, a tokenizer.model or a checkpoint.
+    tokenizer: str = "data/xcoax"  # Tokenizer of the pretrained model: its data folder, a tokenizer.model or the model itself.
     val_share: float = 0.02  # Share of the pairs held out for validation, chosen by a hash of the response.
     block_size: int = 1024  # Context length of the pretrained model: longer responses are cut, longer instructions are skipped.
 
@@ -205,6 +205,7 @@ class TrainConfig(LoopConfig):
     out_dir: str = "out/xcoax"  # Folder for checkpoints, metrics.jsonl and loss.png.
     order: Annotated[Order | None, tyro.conf.arg(metavar="{backward,forward}")] = None  # Refuse data of the other word order.
     eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same.
+    init_from: str = ""  # Start from this model, with its shape and tokenizer: a checkpoint, a Hugging Face folder or hf://owner/name.
     sample_tokens: int = 64  # Tokens of sample text shown at an evaluation; 0 turns it off.
     sample_prompt: str = "The end."  # Prompt of the sample text: an ending, or for a forward model a beginning.
     hellaswag_every: int = 0  # Steps between measurements of HellaSwag, at evaluations; 0: none.

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from system.startup import run_script
 
-from preprocessing.instruct_pairs import load_tokenizer, pair_settings, preprocess_pairs
+from preprocessing.given_tokenizer import load_given_tokenizer
+from preprocessing.instruct_pairs import pair_settings, preprocess_pairs
 from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import INSTRUCT_PRESETS
@@ -27,7 +28,7 @@ def main() -> None:
     started = time.monotonic()
     config = read_flags(INSTRUCT_PRESETS, __doc__)
     folder = Path(config.data_dir)
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_given_tokenizer(config, config.tokenizer)
     settings = pair_settings(config, tokenizer)
     if dataset := open_finished(folder, "pairs", settings):
         print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))

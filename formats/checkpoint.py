@@ -3,6 +3,7 @@
 A checkpoint contains only tensors, numbers, strings, bytes, lists and dicts, so reading one can never run code.
 """
 
+import hashlib
 import pickle
 import re
 import warnings
@@ -55,6 +56,12 @@ class Checkpoint:
     def folder(self) -> Path:
         """The folder of the file; or of the model, if it is a Hugging Face folder."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def fingerprint(self) -> str:
+        """The step, and a hash of weights that every training step changes."""
+        weights = self.weights["norm.weight"].float().numpy().tobytes()
+        return f"step {self.step} ({hashlib.sha256(weights).hexdigest()[:12]})"
 
     def make_model(self, device: torch.device) -> GPT:
         """The model with its weights, on the device."""

@@ -16,13 +16,13 @@ from formats.input_files import DOCUMENT_ENDINGS
 from formats.shards import Dataset, ShardWriter
 from formats.utf8 import decode_utf8
 from preprocessing.chunks import Chunk, read_chunks
+from preprocessing.given_tokenizer import load_given_tokenizer
 from preprocessing.journal import ChunkRecord
 from preprocessing.parquet_chunks import plan_chunks
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Document, open_documents, sample_text
 from preprocessing.split import text_hash
 from preprocessing.workers import prepare_workers
-from system.errors import BAD_FLAGS, UserError
 from system.files import atomic_write
 from tokens.encoders import Encoder, EncoderName, make_encoder
 from tokens.reversal import reorder, reorder_all
@@ -102,7 +102,7 @@ def document_settings(config: PreprocessConfig) -> dict[str, Any]:
     """The settings that the bytes of the data folder depend on."""
     settings = output_settings(config, DOCUMENT_ENDINGS)
     if config.tokenizer:
-        settings["tokenizer"] = Tokenizer.load(Path(config.tokenizer)).sha256
+        settings["tokenizer"] = load_given_tokenizer(config, config.tokenizer).sha256
     return settings
 
 
@@ -139,11 +139,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
     """Train a tokenizer, or load the one that --tokenizer names, and write it into the folder."""
     if config.tokenizer:
-        tokenizer = Tokenizer.load(Path(config.tokenizer))
-        if tokenizer.vocab_size != config.vocab_size:
-            raise UserError(
-                f"--vocab-size {config.vocab_size}: {config.tokenizer} has {tokenizer.vocab_size} ids. Give that number", BAD_FLAGS
-            )
+        tokenizer = load_given_tokenizer(config, config.tokenizer)
     else:
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from config import InstructConfig, Order
 from formats.input_files import ROW_ENDINGS
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response
-from formats.shards import Dataset, ShardWriter, open_dataset
+from formats.shards import Dataset, ShardWriter
 from preprocessing.chunks import Chunk, read_chunks
 from preprocessing.journal import ChunkRecord
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Position, open_pairs
 from preprocessing.split import text_hash
 from preprocessing.workers import prepare_workers
-from system.errors import BAD_FLAGS, UserError
 from system.files import atomic_write
 from tokens.encoders import Encoder, EncoderName, make_encoder
 from tokens.prompt_format import PromptFormat
@@ -93,21 +92,6 @@ def mark_copies(rows: Iterator[tuple[list[Pair], Position]]) -> Iterator[tuple[l
             marked.append(Pair("", "", "exact copy of another") if digest in seen and not pair.trouble else pair)
             seen.add(digest)
         yield marked, end
-
-
-def load_tokenizer(config: InstructConfig) -> Tokenizer:
-    """The pretrained model's tokenizer: from a data folder, a tokenizer.model, a checkpoint or a folder of checkpoints."""
-    path = Path(config.tokenizer)
-    checkpoint = path if path.suffix == ".pt" else path / "best_checkpoint.pt"
-    if path.suffix == ".pt" or checkpoint.is_file():
-        from formats.checkpoint import load_checkpoint  # imports torch, which worker processes must not
-
-        tokenizer = load_checkpoint(checkpoint).tokenizer
-    else:
-        tokenizer = Tokenizer.load(path if path.is_file() else open_dataset(path, content=None).folder)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise UserError(f"--vocab-size {config.vocab_size}: {path} has {tokenizer.vocab_size} ids. Give that number", BAD_FLAGS)
-    return tokenizer
 
 
 def pair_settings(config: InstructConfig, tokenizer: Tokenizer) -> dict[str, Any]:

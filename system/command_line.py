@@ -52,6 +52,13 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
     return config
 
 
+def given_flags(arguments: list[str] | None = None) -> set[str]:
+    """The names of the settings that the command line gives, as fields of a configuration."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    names = (each.removeprefix("--").partition("=")[0].replace("-", "_") for each in arguments if each.startswith("--"))
+    return {given for name in names for given in (name, name.removeprefix("no_"))}
+
+
 def _with_dataset(presets: dict[str, Config], preset: Config, arguments: list[str]) -> Config:
     """The preset without its own files and without the configuration of its own data set, which another one does not have."""
     if not hasattr(preset, "dataset"):

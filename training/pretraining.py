@@ -11,11 +11,14 @@ from sampling.generation import EndingPrompter, generate_texts
 from sampling.sampler import SamplingParams
 from system.errors import BAD_FLAGS, UserError
 from tokens.tokenizer import Tokenizer
-from training.task import TrainingTask
+from training.task import RANDOM, START, TrainingTask
 
 
-def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> TrainingTask:
-    """Windows of the training shards in a new order every epoch, and a fixed set of windows of the validation shards."""
+def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer, start: str = RANDOM) -> TrainingTask:
+    """Windows of the training shards in a new order every epoch, and a fixed set of windows of the validation shards.
+
+    `start` says which weights the run begins with.
+    """
     block_size = config.model.block_size
     train, val = (Windows(dataset.stream(split), block_size, tokenizer.end_of_text) for split in SPLITS)
     val_windows = evenly_spaced(len(val), max(1, config.eval_tokens // block_size))
@@ -38,7 +41,7 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
         return text
 
     data = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
-    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match=SHUFFLE, data=data)
+    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match={**SHUFFLE, START: start}, data=data)
 
 
 def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:

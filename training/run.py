@@ -25,9 +25,9 @@ from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
 from training.sharding import shard_model
-from training.task import TrainingTask
+from training.task import RANDOM, START, TrainingTask
 
-PATHS = ("out_dir", "data_dir", "model_path", "hellaswag")  # may differ between machines
+PATHS = ("out_dir", "data_dir", "model_path", "init_from", "hellaswag")  # may differ between machines
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
 
@@ -170,7 +170,8 @@ def is_finished(config: LoopConfig, last: Checkpoint) -> bool:
 
 def _recorded_changes(last: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
     """What differs among the settings that the checkpoint recorded; an earlier version did not know all of them."""
-    return changed_settings(last.must_match, {name: value for name, value in wanted.items() if name in last.must_match})
+    was = {START: RANDOM, **last.must_match}
+    return changed_settings(was, {name: value for name, value in wanted.items() if name in was})
 
 
 def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]:

@@ -10,6 +10,8 @@ from model import GPT
 from system.ranks import Ranks
 from tokens.tokenizer import Tokenizer
 
+START, RANDOM = "the first weights", "random"  # what a pretraining run began with; in must_match
+
 Batches = Callable[[int], BatchSeries]  # the same sequences every time, in batches of the given size
 
 

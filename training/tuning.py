@@ -1,7 +1,6 @@
 """Tuning on instruction pairs as a training task: the loss covers the instruction, given its response."""
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 
@@ -64,7 +63,6 @@ class Tuning:
         prompts = [example.ids[: example.prompt_length].tobytes() for example in self.held_out]
         others = assign_other_responses(prompts, self.config.seed)
         shuffled = with_other_responses(self.held_out, others, len(self.prompt_format.before_response), self.block_size)
-        weights = self.base.weights["norm.weight"].float().numpy().tobytes()  # small, and changed by every training step
         return TrainingTask(
             stage="tuning",
             tokenizer=self.base.tokenizer,
@@ -75,7 +73,7 @@ class Tuning:
             controls={"responses shuffled": self._batches_of(shuffled)} if len(set(prompts)) > 1 else {},
             must_match={
                 **SHUFFLE,
-                "the pretrained checkpoint": f"step {self.base.step} ({hashlib.sha256(weights).hexdigest()[:12]})",
+                "the pretrained checkpoint": self.base.fingerprint,
                 "--loss-on": self.config.loss_on,
             },
             data={"the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})", "--eval-pairs": self.config.eval_pairs},
