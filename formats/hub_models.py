@@ -1,7 +1,8 @@
 """Downloading a model from the Hugging Face hub."""
 
-import fnmatch
+import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from system.errors import BAD_FLAGS, UserError, first_line
 
 SCHEME = "hf://"
 NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
+WEIGHT_ENDINGS = (".pt", ".safetensors")
 FILES = ("config.json", OURS, TOKENIZER, INDEX, "*.safetensors")  # of a Hugging Face folder
 
 
@@ -18,41 +20,56 @@ def is_on_hub(name: str) -> bool:
     return name.startswith(SCHEME)
 
 
-def download_model(name: str, files: Sequence[str] = FILES) -> Path:
-    """The local copy of hf://owner/name[@revision], or of a folder or a .pt file in it.
-
-    What is in the cache already is not downloaded again; without a connection the cache alone is used.
-    """
+def download_model(name: str) -> Path:
+    """The local copy of hf://owner/name[@revision], or of a folder or a .pt file in it."""
     parts = NAME.fullmatch(name)
-    if not parts:
+    if not parts or ".." in name:
         raise UserError(
             f"{name}: a model on the hub is named hf://owner/name, hf://owner/name@revision or hf://owner/name/file.pt", BAD_FLAGS
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # re-exported, not declared
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     inner = parts["path"] or ""
-    wanted = [inner] if inner.endswith(".pt") else [f"{inner}/{file}" if inner else file for file in files]
+    wanted = [inner] if inner.endswith(".pt") else [f"{inner}/{file}" if inner else file for file in FILES]
     try:
-        folder = Path(snapshot_download(parts["repository"], revision=parts["revision"], allow_patterns=wanted))
+        folder = _snapshot(name, parts["repository"], parts["revision"], wanted)
     except GatedRepoError as error:
         raise UserError(f"{name}: its owner decides who may read it. Ask on its page, then run: hf auth login") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{name}: there is no revision {parts['revision']}. Check it on the model's page", BAD_FLAGS) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"{name}: no such model on the hub. Check the name; if it is private, run: hf auth login") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.RequestError, ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"{name} cannot be downloaded ({first_line(error)}). Run the same command again; what was downloaded is kept"
-        ) from error
-    there = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    if not any(fnmatch.fnmatchcase(path, pattern) for path in there for pattern in wanted):
-        raise UserError(f"{name} has no {' or '.join(wanted)}. For a checkpoint, give its path: {name.rstrip('/')}/best_checkpoint.pt")
+    if not _holds(folder, wanted):
+        way_out = "Check the path" if inner.endswith(".pt") else f"For a checkpoint, give its path: {name.rstrip('/')}/best_checkpoint.pt"
+        raise UserError(f"{name} has no {' or '.join(wanted)}. {way_out}", BAD_FLAGS)
     return folder / inner
+
+
+def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str]) -> Path:
+    """The folder of the cache that holds the wanted files of this revision; what is there already is not downloaded again."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import disable_progress_bars, httpx  # type: ignore[attr-defined]  # re-exported, not declared
+
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # errors are told below, in one line
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.RequestError, ConnectionError, TimeoutError) as error:
+        trouble = first_line(error)
+        try:
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=True))
+        except LocalEntryNotFoundError:
+            folder = Path()
+        if not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
+            raise UserError(f"{name} cannot be downloaded ({trouble}). Run the same command again; what was downloaded is kept") from error
+        print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
+        return folder
+
+
+def _holds(folder: Path, wanted: Sequence[str]) -> bool:
+    """Whether any of the wanted files is there."""
+    return any(any(folder.glob(pattern)) for pattern in wanted)

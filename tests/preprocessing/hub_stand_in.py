@@ -1,6 +1,6 @@
-"""A stand-in for the Hugging Face hub on this machine, as far as `datasets.load_dataset(..., streaming=True)` needs one.
+"""A stand-in for the Hugging Face hub on this machine, as far as streaming a data set or downloading a model needs one.
 
-It serves one data set repository: HEAD and GET of a file, with ranges; the revision; the listing of a folder. Every other
+It serves one repository: HEAD and GET of a file, with ranges; the revision; the listing of a folder. Every other
 request gets a 404, as from the hub. It keeps a log, and fails on demand.
 """
 
@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,9 +46,10 @@ class Answer(NamedTuple):
 
 
 class HubStandIn:
-    """The server; a context manager. `repository` is the name of its one data set, `files` are its contents by path."""
+    """The server; a context manager. `repository` is the name of its one data set or model, `files` are its contents by path."""
 
-    def __init__(self, repository: str, files: dict[str, bytes]) -> None:
+    def __init__(self, repository: str, files: dict[str, bytes], kind: Literal["datasets", "models"] = "datasets") -> None:
+        self.kind = kind
         self.repository = repository
         self.files = files
         self.troubles: list[Trouble] = []
@@ -124,7 +125,8 @@ class HubStandIn:
         return None
 
     def _answer(self, path: str, recursive: bool) -> Answer:
-        files, api = f"/datasets/{self.repository}/resolve/", f"/api/datasets/{self.repository}/"
+        files = f"{'/datasets' if self.kind == 'datasets' else ''}/{self.repository}/resolve/"
+        api = f"/api/{self.kind}/{self.repository}/"
         if path.startswith(files):
             return self._file(path.removeprefix(files).partition("/")[2])
         what, _, rest = path.removeprefix(api).partition("/")
