@@ -35,6 +35,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
             "type": "Sequence",
             "decoders": [
                 {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                # Bytes that are characters by themselves: else an incomplete character beside a line break would spoil that too.
+                *({"type": "Replace", "pattern": {"String": f"<0x{byte:02X}>"}, "content": chr(byte)} for byte in range(128)),
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
             ],

@@ -14,14 +14,15 @@ from formats.hugging_face import OURS, TOKENIZER, their_config, their_name
 from system.errors import UserError, describe_os_error, first_line
 from system.files import write_json
 
+PADDED = ("embedding.weight", "head.weight")
 MAX_SHARD_GB = 5  # the hub's advice
 
 
 def exported_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """All tensors under our names, rounded to a dtype, without the padding rows of the vocabulary."""
     rows = checkpoint.model_config.vocab_size
-    padded = ("embedding.weight", "head.weight")
-    return {name: (tensor[:rows] if name in padded else tensor).to(dtype).contiguous() for name, tensor in checkpoint.weights.items()}
+    cut = {name: checkpoint.weights[name][:rows].clone() for name in PADDED if name in checkpoint.weights}
+    return {name: tensor.to(dtype).contiguous() for name, tensor in {**checkpoint.weights, **cut}.items()}
 
 
 def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, license: str) -> None:

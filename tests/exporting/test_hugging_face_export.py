@@ -1,0 +1,174 @@
+"""Exported folders: transformers computes what we compute, and the card's own lines answer."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import exporting.hugging_face_export
+from formats.checkpoint import load_checkpoint
+from formats.hugging_face_folder import read_hugging_face_folder
+from sampling.engine import Engine
+from sampling.generation import EndingPrompter, ResponsePrompter, generate_texts
+from sampling.sampler import SamplingParams
+from tests.conftest import ROOT, fails_with, run_script
+from tests.exporting.conftest import SHAPES, export, save_random
+from tokens.prompt_format import PromptFormat
+from tokens.tokenizer import Tokenizer
+
+FILES = ["README.md", "backgpt.json", "config.json", "generation_config.json", "model.safetensors", "reverse.py"]
+FILES += ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]
+
+
+def lines_of_card(folder: Path) -> str:
+    """The code that the model card shows."""
+    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert found
+    return found[1]
+
+
+def run_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the lines of the card print, run as they stand in the folder."""
+    monkeypatch.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(lines_of_card(folder), "README.md", "exec"), {})
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_computes_the_same_and_the_folder_comes_back(shape: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, train_config={"data_dir": "data/x"}, **SHAPES[shape])
+    result = export(path, tmp_path / "hf", "--dtype", "float32")
+    assert result.returncode == 0, result.stderr
+    assert "texts have the same ids; in float32 logits differ by at most" in result.stdout
+    ours, back = load_checkpoint(path), read_hugging_face_folder(tmp_path / "hf")
+    for name in ("model_config", "train_config", "stage", "must_match", "order", "step", "tokens", "val_loss"):
+        assert getattr(back, name) == getattr(ours, name), name
+    assert back.tokenizer.model == ours.tokenizer.model
+    ids = torch.randint(400, (2, 64))
+    first, second = (each.make_model(torch.device("cpu")).eval()(ids) for each in (ours, back))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_are_rounded_and_padding_rows_are_cut(dtype: str, checkpoint: Path, tmp_path: Path) -> None:
+    result = export(checkpoint, tmp_path / "hf", *(("--dtype", dtype) if dtype != "bfloat16" else ()))
+    assert result.stdout.startswith(f"{tmp_path / 'hf'}: {dtype}, checked with transformers"), result.stderr
+    assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == sorted(FILES)
+    weights, back = load_checkpoint(checkpoint).weights, read_hugging_face_folder(tmp_path / "hf").weights
+    rows = slice(0, 400)
+    assert torch.equal(back["embedding.weight"][rows], weights["embedding.weight"][rows].to(getattr(torch, dtype)))
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["vocab_size"] == 400
+    assert len({path.stat().st_mode for path in (tmp_path / "hf").iterdir()}) == 1  # one may read the weights who may read the rest
+
+
+@pytest.mark.parametrize("order", ["backward", "forward"])
+@pytest.mark.parametrize("stage", ["tuning", "pretraining"])
+def test_the_lines_of_the_card_write_what_we_write(
+    stage: Any, order: Any, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, stage, order)
+    assert export(path, tmp_path / "hf", "--dtype", "float32").returncode == 0
+    lines = lines_of_card(tmp_path / "hf").replace("max_new_tokens=32)", "max_new_tokens=32, do_sample=False)")  # the base model samples
+    (tmp_path / "hf" / "README.md").write_text(f"```python\n{lines}```\n", encoding="utf-8")
+    monkeypatch.setattr(EndingPrompter, "_first_token_mask", lambda self, given: None)  # which others do not have
+    loaded = load_checkpoint(path)
+    endings = {"backward": "Both were happy. The end.", "forward": "Once upon a time"}
+    given = "The cat is sleeping." if stage == "tuning" else endings[order]
+    prompter = ResponsePrompter(PromptFormat(tokenizer, order), 64) if stage == "tuning" else EndingPrompter(tokenizer, order, 64)
+    engine = Engine(loaded.make_model(torch.device("cpu")))
+    [(text, _)] = generate_texts(engine, prompter, [given], SamplingParams(32, temperature=0))
+    assert run_lines(tmp_path / "hf", monkeypatch) == text + "\n"
+    assert ("reverse" in lines) == (order == "backward") == (tmp_path / "hf" / "reverse.py").is_file()
+
+
+def test_a_byte_that_is_no_text_spoils_nothing_beside_it(exported: Path, tokenizer: Tokenizer) -> None:
+    import transformers
+
+    theirs, chooser = transformers.AutoTokenizer.from_pretrained(exported), random.Random(0)
+    first, ascii_end, end = (tokenizer.processor.piece_to_id(piece) for piece in ("<0x00>", "<0x80>", "<0xFF>"))
+    for _ in range(300):
+        ids = [chooser.choice([*range(first, ascii_end), *range(end + 1, 400)]) for _ in range(12)]
+        ids[chooser.randrange(12)] = chooser.randrange(ascii_end, end + 1)
+        assert theirs.decode(ids) == tokenizer.decode(ids)
+
+
+def test_large_weights_are_several_files(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting.hugging_face_export, "MAX_SHARD_GB", 3e-5)
+    result = export(checkpoint, tmp_path / "hf", "--dtype", "float32")
+    assert "checked with transformers" in result.stdout, result.stderr
+    assert len(list((tmp_path / "hf").glob("model-0*.safetensors"))) > 2
+    assert not (tmp_path / "hf" / "model.safetensors").exists()
+    ours, back = load_checkpoint(checkpoint).weights, read_hugging_face_folder(tmp_path / "hf").weights
+    assert all(torch.equal(ours[name], back[name]) for name in ours if "embedding" not in name)
+
+
+def test_the_stops_are_those_of_the_stage(tokenizer: Tokenizer, exported: Path, tmp_path: Path) -> None:
+    end_of_turn, end_of_text = PromptFormat(tokenizer, "backward").after_instruction[0], tokenizer.end_of_text
+    assert json.loads((exported / "generation_config.json").read_text())["eos_token_id"] == [end_of_turn, end_of_text]
+    assert json.loads((exported / "tokenizer_config.json").read_text())["eos_token"] == "<|im_end|>"
+    base = save_random(tmp_path / "best_checkpoint.pt", tokenizer, "pretraining")
+    assert export(base, tmp_path / "hf", "--no-verify").returncode == 0
+    assert json.loads((tmp_path / "hf" / "generation_config.json").read_text())["eos_token_id"] == [end_of_text]
+    assert "chat_template" not in json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+
+
+def test_the_card_has_results_of_this_checkpoint_only(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best_checkpoint.pt"
+    path.write_bytes(checkpoint.read_bytes())
+    for tokens, shown in ((1234, True), (99, False)):
+        facts = {"tuned, backward": f"best_checkpoint.pt, step 7, {tokens:,} tokens seen", "sections": []}
+        (tmp_path / "report.json").write_text(json.dumps(facts))
+        (tmp_path / "report.md").write_text("# The card\n\n- facts\n\n## Language\n\n| | loss |\n\n![x](report_ranking.png)\n")
+        (tmp_path / "report_ranking.png").write_bytes(b"picture")
+        assert export(path, tmp_path / "hf", "--force", "--no-verify", "--license", "mit").returncode == 0
+        card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\nlicense: mit\n")
+        assert ("### Language\n\n| | loss |" in card) == shown
+        assert ("the report beside the checkpoint is of another one" in card) == (not shown)
+        assert (tmp_path / "hf" / "report_ranking.png").is_file() == shown or not shown
+
+
+def test_a_folder_that_holds_something_is_refused_without_force(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"of an earlier export")
+    fails_with(export(checkpoint, folder, "--no-verify"), 2, "is not empty", "--force")
+    assert sorted(path.name for path in folder.iterdir()) == ["model-00001-of-00002.safetensors", "notes.txt"]
+    assert export(checkpoint, folder, "--no-verify", "--force").returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "notes.txt"])
+    assert not (tmp_path / "hf.part").exists()
+    fails_with(export(checkpoint, tmp_path / "hf" / "notes.txt", "--no-verify"), 2, "is a file")
+
+
+def test_a_full_disk_leaves_nothing_under_the_name(checkpoint: Path, tmp_path: Path) -> None:
+    command = f"ulimit -f 60; exec {sys.executable} export_xcoax.py --model-path {checkpoint} --out-dir {tmp_path / 'hf'}"  # 60 KB a file
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    fails_with(result, 1, "cannot write the weights")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_transformers_it_says_that_nothing_was_checked(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("transformers", "gguf") else found(name, *rest))
+    result = export(checkpoint, tmp_path / "hf")
+    assert result.returncode == 0
+    assert "not checked: transformers is not installed" in result.stdout
+    fails_with(export(checkpoint, tmp_path / "gguf", "--format", "gguf"), 2, "pip install 'gguf")
+
+
+def test_it_starts_without_heavy_optional_libraries(checkpoint: Path, tmp_path: Path) -> None:
+    result = run_script("export_xcoax.py", "--help")
+    assert result.returncode == 0
+    fails_with(run_script("export_xcoax.py", "--dtype", "q8_0"), 2, "only with --format gguf")
