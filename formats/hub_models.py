@@ -65,7 +65,9 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
         except LocalEntryNotFoundError:
             folder = Path()
         if not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
-            raise UserError(f"{name} cannot be downloaded ({trouble}). Run the same command again; what was downloaded is kept") from error
+            raise UserError(
+                f"{name} cannot be downloaded ({trouble}). Run the same command again; files that are complete are kept"
+            ) from error
         print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
         return folder
 

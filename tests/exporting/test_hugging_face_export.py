@@ -20,7 +20,7 @@ from formats.hugging_face_folder import read_hugging_face_folder
 from sampling.engine import Engine
 from sampling.generation import EndingPrompter, ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
-from tests.conftest import ROOT, fails_with, run_script
+from tests.conftest import ROOT, call_script, fails_with
 from tests.exporting.conftest import SHAPES, export, save_random
 from tokens.prompt_format import PromptFormat
 from tokens.tokenizer import Tokenizer
@@ -168,7 +168,18 @@ def test_without_transformers_it_says_that_nothing_was_checked(checkpoint: Path,
     fails_with(export(checkpoint, tmp_path / "gguf", "--format", "gguf"), 2, "pip install 'gguf")
 
 
-def test_it_starts_without_heavy_optional_libraries(checkpoint: Path, tmp_path: Path) -> None:
-    result = run_script("export_xcoax.py", "--help")
-    assert result.returncode == 0
-    fails_with(run_script("export_xcoax.py", "--dtype", "q8_0"), 2, "only with --format gguf")
+def test_quantized_folders_and_unnamed_ones_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    fails_with(export(checkpoint, tmp_path / "hf", "--dtype", "q8_0"), 2, "--dtype q8_0: only with --format gguf")
+    fails_with(call_script("export_xcoax.py", "--model-path", "hf://owner/name"), 2, "--out-dir: name the folder")
+    fails_with(export(tmp_path / "none.pt", tmp_path / "hf"), 1, "no checkpoint at")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_without_a_name_the_folder_is_beside_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best_checkpoint.pt"
+    path.write_bytes(checkpoint.read_bytes())
+    assert call_script("export_xcoax.py", tmp_path, "--no-verify").returncode == 0
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
+    again = call_script("export_xcoax.py", tmp_path / "hf", "--format", "gguf")  # from the exported folder
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "hf" / "gguf" / "model-float16.gguf").is_file()
