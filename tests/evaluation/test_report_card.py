@@ -50,7 +50,7 @@ def card(checkpoints: dict[str, Path], dataset_folder: Path, sources: dict[str, 
 def test_every_section_is_in_the_report(card: Card) -> None:
     rows = rows_of_report(card.folder)
     assert [title.partition(":")[0] for title in rows] == [
-        "Language", "Language", "Instructions, given a response", "Ranking", "Filtering", "Writing", "HellaSwag, a control",
+        "Language", "Language", "Instructions, given a response", "Ranking", "Answers", "Filtering", "Writing", "HellaSwag, a control",
     ]  # fmt: skip
     assert not list(card.folder.glob("report_unfinished*"))
     markdown = (card.folder / "report.md").read_text(encoding="utf-8")
