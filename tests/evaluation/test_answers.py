@@ -8,7 +8,7 @@ import torch
 from evaluation.answers import LENGTH, REVERSE, measure_answers
 from evaluation.bootstrap import Estimate
 from evaluation.evaluated_model import EvaluatedModel
-from evaluation.recovery import WORDS
+from evaluation.recovery import WORDS, Recovery
 from formats.checkpoint import load_checkpoint
 from formats.pairs import Pair
 from sampling.scoring import Scorer
@@ -19,21 +19,21 @@ from tests.evaluation.conftest import make_recovery
 def test_the_rows_are_those_of_scoring_pair_by_pair(checkpoints: dict[str, Path]) -> None:
     checkpoint = load_checkpoint(checkpoints["tuning"])
     model = EvaluatedModel("random model", checkpoint, Scorer(checkpoint.make_model(torch.device("cpu")), 2))
-    pairs = [Pair(f"{pair['instruction']} {pair['input']}", pair["output"] * (index + 1)) for index, pair in enumerate(make_pairs(9))]
-    recovery = make_recovery(model, pairs)
-    section = measure_answers(recovery, recovery.pairs, [8], 36)  # a quarter: all of them, each among all others
+    made = [(f"{pair['instruction']} {pair['input']}", pair["output"].ljust(60 + index, ".")) for index, pair in enumerate(make_pairs(40))]
+    pool = make_recovery(model, [Pair(*texts) for texts in made]).pairs
+    recovery = Recovery(model, pool[:15], seed=0)  # those with the shortest answers
+    section = measure_answers(recovery, pool, [39], 60)  # a quarter: all of them, each among all others
     prompt_format = recovery.prompt_format
     ranks: dict[str, list[int]] = {REVERSE: [], LENGTH: []}
-    for pair in recovery.pairs:
-        prompts = [prompt_format.prompt(prompt_format.encode(other.response)) for other in pairs]
+    for index, pair in enumerate(recovery.pairs):
+        prompts = [prompt_format.prompt(prompt_format.encode(other.response)) for other in pool]
         given = [float(next(model.scorer.score([(prompt, list(pair.instruction_ids))])).sum()) for prompt in prompts]
-        for name, scores in ((REVERSE, given), (LENGTH, [float(len(other.response)) for other in pairs])):
-            assert len(set(scores)) == len(scores)  # no ties
-            ranks[name].append(1 + sum(score > scores[pairs.index(pair.pair)] for score in scores))
-    assert len(set(ranks[REVERSE])) > 2
+        for name, scores in ((REVERSE, given), (LENGTH, [float(len(other.response)) for other in pool])):
+            ranks[name].append(sorted(scores, reverse=True).index(scores[index]) + 1)
+            assert len(set(scores)) == len(pool)  # no ties
     for name, found in ranks.items():
-        row = [cell.value for cell in section.rows[f"8 others: {name}"] if isinstance(cell, Estimate)]
-        expected = [sum(rank <= places for rank in found) / 9 for places in (1, 5)] + [sum(1 / rank for rank in found) / 9]
+        row = [cell.value for cell in section.rows[f"39 others: {name}"] if isinstance(cell, Estimate)]
+        expected = [sum(rank <= places for rank in found) / 15 for places in (1, 5)] + [sum(1 / rank for rank in found) / 15]
         assert row == pytest.approx(expected)
 
 
