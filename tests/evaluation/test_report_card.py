@@ -87,6 +87,13 @@ def test_ranking_rows(card: Card) -> None:
     assert rows["10 others: BM25 word overlap"]["recall@1"]["value"] > 0.6  # these instructions repeat words of the response
 
 
+def test_answer_rows(card: Card) -> None:
+    rows = rows_of_report(card.folder)["Answers: the true answer among others"]
+    assert rows["5 others: chance"]["recall@1"]["value"] == pytest.approx(1 / 6)
+    assert rows["10 others: log P(instruction | answer)"]["recall@1"]["examples"] == 5  # a quarter of --ranked-pairs
+    assert "99 others: left out. An instruction has only 39 other answers." in card.printed
+
+
 def test_hellaswag_rows(card: Card) -> None:
     rows = rows_of_report(card.folder)["HellaSwag, a control"]
     assert rows["by the whole text, in total"]["tuned, backward"]["examples"] == 8
