@@ -1,6 +1,7 @@
 """Every number of every run, as frozen dataclasses. The comment behind a field is its help text."""
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -252,10 +253,19 @@ class FinetuneConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class SamplerConfig:
-    """What both samplers have in common: the model and the sampling parameters."""
+class InferenceConfig:
+    """Which model is used after training, and how it computes."""
 
     model_path: str  # Checkpoint to use.
+    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
+    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
+    quantize: Literal["no", "int8"] = "no"  # int8: 8-bit weights, on a CPU faster for one text at a time.
+
+
+@dataclass(frozen=True)
+class SamplerConfig(InferenceConfig):
+    """What both samplers have in common: the model and the sampling parameters."""
+
     num_samples: int = 1  # Texts per prompt.
     max_new_tokens: int = 500  # Maximum number of tokens per text.
     temperature: float = 0.8  # Above 1 bolder, below 1 more careful, 0 always the most likely token.
@@ -264,9 +274,6 @@ class SamplerConfig:
     min_p: float = 0.0  # Sample from tokens with at least this share of the highest probability; 0 is off.
     seed: int | None = None  # The same seed gives the same text; without one every text differs.
     raw: bool = False  # Show the text in the word order of the model.
-    device: Device = "auto"  # Device; auto takes the first available of cuda, mps, cpu.
-    dtype: Dtype = "auto"  # dtype of the weights; auto is bfloat16 where the device is fast at it, else float32.
-    quantize: Literal["no", "int8"] = "no"  # int8: 8-bit weights, on a CPU faster for one text at a time.
 
     def check(self) -> None:
         require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
@@ -293,17 +300,37 @@ class SampleInstructConfig(SamplerConfig):
     model_path: str = "out/instruct/best_checkpoint.pt"  # Tuned checkpoint to use.
     response: str = ""  # One response to find the instruction for; without it, an interactive prompt or the lines of a pipe.
     input: str = ""  # File of responses to find instructions for: .jsonl[.gz|.zst] .json .parquet .txt
-    score: str = ""  # File of pairs to score: how likely is the instruction, given the response?
-    output: str = ""  # Output file for --input or --score: .jsonl[.gz|.zst] or .parquet
+    score: str = ""  # Moved: score_xcoax.py --pairs does this now.
+    output: str = ""  # Output file for --input: .jsonl[.gz|.zst] or .parquet
     batch_size: int = 32  # Rows of a file that are processed at once.
 
     def check(self) -> None:
+        flags = ["--pairs", self.score, "--output", self.output or "scored.jsonl", "--model-path", self.model_path]
+        require(not self.score, f"--score is a script of its own now: python score_xcoax.py {shlex.join(flags)}")
         super().check()
         require_positive(self, "batch_size")
-        given = [flag for flag in ("response", "input", "score") if getattr(self, flag)]
-        require(len(given) < 2, f"--{' and --'.join(given)}: use only one of them")
-        require(bool(self.output) or not (self.input or self.score), "name the file to write with --output")
-        require(not self.output or bool(self.input or self.score), "--output needs --input or --score")
+        require(not (self.response and self.input), "--response and --input: use only one of them")
+        require(bool(self.output) or not self.input, "name the file to write with --output")
+        require(not self.output or bool(self.input), "--output needs --input")
+
+
+@dataclass(frozen=True)
+class ScoreConfig(InferenceConfig):
+    """BackChat: pairs or answers in, how well each explains its instruction out."""
+
+    model_path: str = "out/instruct/best_checkpoint.pt"  # Tuned checkpoint to use.
+    pairs: str = ""  # File of pairs to score, each by log P(instruction | response): .jsonl[.gz|.zst] .json .parquet
+    rerank: str = ""  # File of rows with an instruction and `answers` to it, to sort them best first: .jsonl[.gz|.zst] .json .parquet
+    output: str = ""  # Output file: .jsonl[.gz|.zst] or .parquet
+    batch_size: int = 32  # Sequences of the context length scored at once.
+
+    def check(self) -> None:
+        require_positive(self, "batch_size")
+        require(not (self.pairs and self.rerank), "--pairs and --rerank: use only one of them")
+        require(bool(self.pairs or self.rerank), "name a file of pairs with --pairs, or a file of answers with --rerank")
+        require(bool(self.output), "name the file to write with --output")
+        for flag, path, content in (("pairs", self.pairs, "pairs"), ("rerank", self.rerank, "lists of answers")):
+            require(not path.lower().endswith(".txt"), f"--{flag} {path}: a .txt file has no {content}. Use .jsonl, .json or .parquet")
 
 
 @dataclass(frozen=True)
@@ -381,8 +408,8 @@ class EvaluateConfig:
     pairs_dir: str = ""  # Data folder whose held-out pairs are used; empty: that of tuning.
     pairs: str = ""  # File of held-out pairs to use instead: .jsonl[.gz|.zst] .json .parquet
     max_pairs: int = 1000  # Held-out pairs, evenly spread, to score and to generate instructions for.
-    ranked_pairs: int = 200  # How many of them are used for ranking.
-    candidates: tuple[int, ...] = (10, 100, 1000)  # Other instructions among which the true one is ranked.
+    ranked_pairs: int = 200  # How many of them are used for ranking, of instructions and of answers.
+    candidates: tuple[int, ...] = (10, 100, 1000)  # Other instructions, or answers, among which the true one is ranked.
     mismatched_share: float = 0.5  # Share of the pairs that get the response of another pair, for filtering.
     hellaswag: str = "Rowan/hellaswag"  # HellaSwag: a data set on the hub, or a file of its rows; empty: left out.
     hellaswag_tasks: int = 0  # Tasks, evenly spread; 0: all.

@@ -15,6 +15,7 @@ from config import (
     PreprocessConfig,
     SampleConfig,
     SampleInstructConfig,
+    ScoreConfig,
     Script,
     TrainConfig,
 )
@@ -171,6 +172,8 @@ SAMPLE_INSTRUCT_PRESETS = {
     name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 500)
     for name, preset in FINETUNE_PRESETS.items()
 }
+
+SCORE_PRESETS = {name: ScoreConfig(model_path=preset.model_path) for name, preset in SAMPLE_INSTRUCT_PRESETS.items()}
 
 EXPORT_PRESETS = {name: ExportConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt") for name, preset in FINETUNE_PRESETS.items()}
 

@@ -3,7 +3,6 @@
     python sample_xcoax_instruct.py
     python sample_xcoax_instruct.py --response "The cat is sleeping." --num-samples 5
     python sample_xcoax_instruct.py --input responses.jsonl --output instructions.jsonl
-    python sample_xcoax_instruct.py --score pairs.jsonl --output scores.jsonl
 
 You can stop the work on a file at any time; run the same command again to resume.
 """
@@ -13,10 +12,10 @@ from system.startup import run_script
 from presets import SAMPLE_INSTRUCT_PRESETS
 from sampling.file_jobs import run_file_job
 from sampling.generation import ResponsePrompter
-from sampling.loading import MAX_SEQUENCES, load_engine
+from sampling.loading import MAX_SEQUENCES, load_engine, require_tuned
+from sampling.response_files import instructions_job
 from sampling.terminal_sampler import TerminalSampler
 from system.command_line import read_flags
-from system.errors import UserError
 from system.terminal import Screen
 from tokens.prompt_format import PromptFormat
 
@@ -26,15 +25,10 @@ GREETING = "Type a response and press Enter: it writes the instruction. `help` s
 def main() -> None:
     config = read_flags(SAMPLE_INSTRUCT_PRESETS, __doc__)
     checkpoint, engine = load_engine(config, "tuning", config.batch_size if config.output else MAX_SEQUENCES)
-    if checkpoint.stage != "tuning":
-        raise UserError(
-            f"{checkpoint.path} was pretrained and not tuned: it was not trained on instructions. Tune it with: "
-            f"python finetune_xcoax.py --model-path {checkpoint.path}; or talk to it with sample_xcoax.py"
-        )
-    prompt_format = PromptFormat(checkpoint.tokenizer, checkpoint.order)
-    prompter = ResponsePrompter(prompt_format, checkpoint.model_config.block_size)
+    require_tuned(checkpoint)
+    prompter = ResponsePrompter(PromptFormat(checkpoint.tokenizer, checkpoint.order), checkpoint.model_config.block_size)
     if config.output:
-        run_file_job(config, checkpoint, engine, prompter, prompt_format)
+        run_file_job(instructions_job(config, engine, prompter), checkpoint, engine.model, config.output)
         return
     sampler = TerminalSampler(Screen(), engine, prompter, best_first=True, grows_left=checkpoint.order == "backward")
     sampler.run(config, config.response, GREETING)

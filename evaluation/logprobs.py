@@ -1,6 +1,6 @@
 """Log-probabilities of documents and of instructions under a model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -45,7 +45,7 @@ def sliding_windows(ids: list[int], block_size: int, stride: int) -> Iterator[tu
         yield ids[max(0, end - block_size - 1) : start], ids[start:end]
 
 
-def instruction_logprobs(scorer: Scorer, examples: Sequence[Example]) -> Iterator[float]:
+def instruction_logprobs(scorer: Scorer, examples: Iterable[Example]) -> Iterator[float]:
     """Log P of each example's instruction and its end token, given its response."""
     for group in grouped(examples, lambda example: example.length, scorer):
         pairs = [(example.ids[: example.prompt_length].tolist(), example.ids[example.prompt_length :].tolist()) for example in group]

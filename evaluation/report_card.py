@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from config import EvaluateConfig
+from evaluation.answers import measure_answers
 from evaluation.evaluated_model import EvaluatedModel, load_model
 from evaluation.filtering import measure_filtering
 from evaluation.generated_instructions import measure_generated_instructions
@@ -145,5 +146,6 @@ def _add_instructions(report: Report, config: EvaluateConfig, model: EvaluatedMo
     section.notes += pairs.notes
     report.add(section)
     report.add(*measure_ranking(recovery, pairs.pool, config.candidates, config.ranked_pairs))
+    report.add(measure_answers(recovery, pairs.pool, config.candidates, config.ranked_pairs))
     report.add(measure_filtering(recovery, config.mismatched_share))
     report.add(measure_generated_instructions(recovery, pairs.training, config.max_new_tokens, config.batch_size))

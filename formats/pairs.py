@@ -11,6 +11,7 @@ GENERATED = "generated_instruction"  # found by a model
 INSTRUCTIONS = ("instruction", "prompt")
 INPUTS = ("input", "context")
 RESPONSES = ("output", "response", "completion")
+ANSWERS = "answers"  # several responses to one instruction, to be ranked
 MESSAGES = "messages"
 COMPARED_CHARACTERS = 200  # of a normalized response: equal beginnings count as the same response, since either may be cut
 RESPONSE_FIELDS = (*RESPONSES, "text")  # in files without instructions
@@ -71,6 +72,13 @@ def pair_from_row(row: Mapping[str, object] | None, generated: bool = True) -> P
     return Pair(" ".join(filter(None, (texts[0], texts[2]))), texts[1])
 
 
+def pairs_with_answers(row: Mapping[str, object]) -> list[Pair]:
+    """The instruction of a row, paired with each of its answers; a row without a usable list of answers has none."""
+    instruction = {name: row[name] for name in (*INSTRUCTIONS, *INPUTS) if name in row}
+    answers = row.get(ANSWERS)
+    return [pair_from_row({**instruction, RESPONSES[0]: answer}) for answer in answers] if isinstance(answers, list) else []
+
+
 def response_from_row(row: Mapping[str, object]) -> object:
     """The response in a row to find an instruction for: a response, a text, or the last answer of an assistant."""
     found = _first(row, RESPONSE_FIELDS)
@@ -115,4 +123,11 @@ def response_fields(fields: list[str]) -> list[str]:
         raise UserError(
             f"--input has the fields {', '.join(fields)}; a response is expected in {' or '.join(RESPONSE_FIELDS)}, or in {MESSAGES}"
         )
+    return fields
+
+
+def answer_fields(fields: list[str], source: str) -> list[str]:
+    """All fields of a table; one without answers to instructions is refused."""
+    if ANSWERS not in fields or not set(fields) & set(INSTRUCTIONS):
+        raise UserError(f"{source} has the fields {', '.join(fields)}. It needs {' or '.join(INSTRUCTIONS)}, and {ANSWERS}", BAD_FLAGS)
     return fields

@@ -4,15 +4,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from config import SampleInstructConfig
-from formats.pairs import GENERATED, RESPONSE_FIELDS, RESPONSES, clean_text, response_from_row
+from formats.pairs import GENERATED, RESPONSE_FIELDS, RESPONSES, clean_text, response_fields, response_from_row
 from formats.tolerant_rows import Row
 from formats.utf8 import is_unicode
 from sampling.engine import Engine, Request
+from sampling.file_jobs import Job
 from sampling.generation import GeneratedText, ResponsePrompter
 from sampling.sampler import sampling_params
 from system.errors import UserError
 
 ADDED = ("row", "error", "candidates", GENERATED, "logprob_per_token", "tokens", "complete", "cut")
+
+
+def instructions_job(config: SampleInstructConfig, engine: Engine, prompter: ResponsePrompter) -> Job:
+    """The job that finds an instruction for each response of a file."""
+
+    def work(rows: Iterator[Row | str], done: int) -> Iterator[Row]:
+        yield from generate_instructions(config, engine, prompter, rows, done)
+        if warning := engine.pop_warning():
+            print(warning)
+
+    names = ("num_samples", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
+    settings = {"work": "instructions"} | {name: getattr(config, name) for name in names}
+    return Job(config.input, response_fields, work, settings)
 
 
 def generate_instructions(

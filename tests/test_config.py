@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from config import BenchmarkConfig, EvaluateConfig, FinetuneConfig, InstructConfig, ModelConfig, SampleInstructConfig, TrainConfig
+from config import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    InstructConfig,
+    ModelConfig,
+    SampleInstructConfig,
+    ScoreConfig,
+    TrainConfig,
+)
 from presets import (
     BENCHMARK_PRESETS,
     EVALUATE_PRESETS,
@@ -15,6 +24,7 @@ from presets import (
     PREPROCESS_PRESETS,
     SAMPLE_INSTRUCT_PRESETS,
     SAMPLE_PRESETS,
+    SCORE_PRESETS,
     TRAIN_PRESETS,
 )
 from system.command_line import Checked, read_flags
@@ -27,6 +37,7 @@ ALL_PRESETS: list[dict[str, Checked]] = [
     dict(FINETUNE_PRESETS),
     dict(SAMPLE_PRESETS),
     dict(SAMPLE_INSTRUCT_PRESETS),
+    dict(SCORE_PRESETS),
     dict(EVALUATE_PRESETS),
     dict(BENCHMARK_PRESETS),
 ]
@@ -51,6 +62,8 @@ def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> No
     for presets in ALL_PRESETS:
         assert list(presets) == ["xcoax", "tinystories", "demo", "fineweb", "gibberish", "babygpt", "xcoax-fast", "tinystories-fast"]
         for config in presets.values():
+            if isinstance(config, ScoreConfig):  # which file to score is never in a preset
+                config = dataclasses.replace(config, pairs="a.jsonl", output="b.jsonl")
             config.check()
 
 
@@ -102,6 +115,12 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
         (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),
         (SampleInstructConfig(response="x", input="y"), "--response and --input: use only one of them"),
         (SampleInstructConfig(input="x"), "name the file to write with --output"),
+        (SampleInstructConfig(score="x"), "python score_xcoax.py --pairs x --output scored.jsonl"),
+        (ScoreConfig(), "name a file of pairs with --pairs, or a file of answers with --rerank"),
+        (ScoreConfig(pairs="x", rerank="y"), "--pairs and --rerank: use only one of them"),
+        (ScoreConfig(pairs="x"), "name the file to write with --output"),
+        (ScoreConfig(pairs="x", output="y", batch_size=0), "--batch-size 0: a number above 0"),
+        (ScoreConfig(rerank="x.TXT", output="y"), "--rerank x.TXT: a .txt file has no lists of answers. Use .jsonl"),
         (EvaluateConfig(candidates=(10, 0)), "--candidates 10 0: one or more numbers above 0"),
         (EvaluateConfig(pairs="x", pairs_dir="y"), "--pairs and --pairs-dir: use only one of them"),
         (BenchmarkConfig(tokens=1), "--tokens 1: 2 or more"),

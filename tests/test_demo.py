@@ -150,6 +150,8 @@ def test_with_shuffled_pairs_the_report_card_is_at_chance(finished_demo: tuple[P
         assert card["Ranking"][f"10 others: {score}"]["recall@1"]["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / 376) ** 0.5)
         area = card["Filtering"][score]["area under the ROC curve"]
         assert area["value"] == pytest.approx(0.5, abs=0.15)
+    answers = card["Answers"]["10 others: log P(instruction | answer)"]["recall@1"]  # of a quarter of the pairs
+    assert answers["value"] == pytest.approx(1 / 11, abs=5 * (10 / 121 / answers["examples"]) ** 0.5)
     assert card["Instructions, given a response"]["another pair's response, minus its own"]["bits per byte"]["low"] < 0.1
 
 

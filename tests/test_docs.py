@@ -22,6 +22,7 @@ from presets import (
     PREPROCESS_PRESETS,
     SAMPLE_INSTRUCT_PRESETS,
     SAMPLE_PRESETS,
+    SCORE_PRESETS,
     TRAIN_PRESETS,
 )
 from system.command_line import read_flags
@@ -43,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finetune_xcoax.py": FINETUNE_PRESETS,
     "sample_xcoax.py": SAMPLE_PRESETS,
     "sample_xcoax_instruct.py": SAMPLE_INSTRUCT_PRESETS,
+    "score_xcoax.py": SCORE_PRESETS,
     "evaluate_xcoax.py": EVALUATE_PRESETS,
     "benchmark_xcoax.py": BENCHMARK_PRESETS,
 }

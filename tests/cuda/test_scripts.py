@@ -51,6 +51,6 @@ def test_every_stage_runs(dataset_folder: Path, tmp_path: Path) -> None:
     assert texts[0] == texts[1]
     assert len(texts[0].splitlines()) == 5
     output = tmp_path / "scored.jsonl"
-    assert "60 rows" in run(
-        "sample_xcoax_instruct.py", *model, "--score", write_pairs(tmp_path / "few.jsonl", make_pairs(60)), "--output", output
-    )
+    few = write_pairs(tmp_path / "few.jsonl", make_pairs(60))
+    scoring = ("--model-path", tuned / "best_checkpoint.pt", "--device", "cuda", "--output", output)
+    assert "60 rows" in run("score_xcoax.py", *scoring, "--pairs", few)

@@ -50,7 +50,7 @@ def card(checkpoints: dict[str, Path], dataset_folder: Path, sources: dict[str, 
 def test_every_section_is_in_the_report(card: Card) -> None:
     rows = rows_of_report(card.folder)
     assert [title.partition(":")[0] for title in rows] == [
-        "Language", "Language", "Instructions, given a response", "Ranking", "Filtering", "Writing", "HellaSwag, a control",
+        "Language", "Language", "Instructions, given a response", "Ranking", "Answers", "Filtering", "Writing", "HellaSwag, a control",
     ]  # fmt: skip
     assert not list(card.folder.glob("report_unfinished*"))
     markdown = (card.folder / "report.md").read_text(encoding="utf-8")
@@ -85,6 +85,13 @@ def test_ranking_rows(card: Card) -> None:
     assert not any(name.startswith("99 others") for name in rows)
     assert "99 others: left out. A response has only 39 other instructions." in card.printed
     assert rows["10 others: BM25 word overlap"]["recall@1"]["value"] > 0.6  # these instructions repeat words of the response
+
+
+def test_answer_rows(card: Card) -> None:
+    rows = rows_of_report(card.folder)["Answers: the true answer among others"]
+    assert rows["5 others: chance"]["recall@1"]["value"] == pytest.approx(1 / 6)
+    assert rows["10 others: log P(instruction | answer)"]["recall@1"]["examples"] == 5  # a quarter of --ranked-pairs
+    assert "99 others: left out. An instruction has only 39 other answers." in card.printed
 
 
 def test_hellaswag_rows(card: Card) -> None:

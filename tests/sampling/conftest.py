@@ -39,6 +39,11 @@ def run_job(checkpoints: dict[str, Path], source: Path, output: Path, *flags: ob
     return call_script(*job_command(checkpoints, source, output, *flags))
 
 
+def score_command(checkpoints: dict[str, Path], job: str, source: Path, output: Path, *flags: object) -> list[str]:
+    """The command that scores a file of --pairs, or does --rerank with a file of answers."""
+    return ["score_xcoax.py", *map(str, ["--model-path", checkpoints["tuning"], job, source, "--output", output, *flags])]
+
+
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of an output file."""
     if path.suffix == ".parquet":

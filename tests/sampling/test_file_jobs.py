@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pyarrow.parquet
 from formats.pairs import response_from_row
 from sampling.scoring import Scorer
 from tests.conftest import ROOT, call_script, fails_with, make_pairs, write_pairs
-from tests.sampling.conftest import job_command, rows_of, run_job
+from tests.sampling.conftest import job_command, rows_of, run_job, score_command
 
 
 def test_a_killed_job_resumes_to_the_same_bytes(checkpoints: dict[str, Path], instructions: Path, responses: Path, tmp_path: Path) -> None:
@@ -105,7 +106,10 @@ def test_impossible_jobs_are_refused_in_one_line(checkpoints: dict[str, Path], i
     fails_with(run_job(checkpoints, responses, tmp_path / "a.csv"), 2, "supported endings: .jsonl")
     fails_with(run_job(checkpoints, tmp_path / "none.jsonl", tmp_path / "a.jsonl"), 2, "no such file")
     fails_with(call_script("sample_xcoax_instruct.py", "--input", responses), 2, "name the file to write with --output")
-    fails_with(call_script("sample_xcoax_instruct.py", "--input", "x", "--score", "y"), 2, "one of them")
+    fails_with(call_script("sample_xcoax_instruct.py", "--input", "x", "--response", "y"), 2, "one of them")
+    fails_with(
+        call_script(*score_command({"tuning": checkpoints["pretraining"]}, "--pairs", responses, tmp_path / "a.jsonl")), 1, "not tuned"
+    )
     (tmp_path / "b.jsonl.unfinished").write_text(json.dumps({"model": "another"}) + "\n", encoding="utf-8")
     fails_with(run_job(checkpoints, responses, tmp_path / "b.jsonl"), 2, "was started with other settings: model was 'another'")
 
@@ -113,8 +117,8 @@ def test_impossible_jobs_are_refused_in_one_line(checkpoints: dict[str, Path], i
 def test_a_file_of_pairs_is_scored(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     source = tmp_path / "pairs.jsonl"
     source.write_text("".join(json.dumps(pair) + "\n" for pair in make_pairs(30)) + "{bad\n", encoding="utf-8")
-    flags = ["--model-path", checkpoints["tuning"], "--score", source, "--output", tmp_path / "scores.jsonl"]
-    fails_with(call_script("sample_xcoax_instruct.py", *flags), 1, "1 of 31 rows could not be used")
+    command = score_command(checkpoints, "--pairs", source, tmp_path / "scores.jsonl")
+    fails_with(call_script(*command), 1, "1 of 31 rows could not be used")
     rows = rows_of(tmp_path / "scores.jsonl")
     assert [row["output"] for row in rows[:30]] == [pair["output"] for pair in make_pairs(30)]
     assert all(row["logprob"] < 0 and row["tokens"] > 0 for row in rows[:30])
@@ -122,9 +126,8 @@ def test_a_file_of_pairs_is_scored(checkpoints: dict[str, Path], tmp_path: Path)
 
 def test_the_batch_size_counts_for_scores(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     source = write_pairs(tmp_path / "pairs.jsonl", make_pairs(5))
-    flags = ["--model-path", checkpoints["tuning"], "--score", source, "--output", tmp_path / "scores.jsonl", "--batch-size", 3]
-    with mock.patch("sampling.file_jobs.Scorer", wraps=Scorer) as scorer:
-        result = call_script("sample_xcoax_instruct.py", *flags)
+    with mock.patch("sampling.scoring.Scorer", wraps=Scorer) as scorer:
+        result = call_script(*score_command(checkpoints, "--pairs", source, tmp_path / "scores.jsonl", "--batch-size", 3))
     assert result.returncode == 0, result.stderr
     assert [call.args[1] for call in scorer.call_args_list] == [3]
     assert len(rows_of(tmp_path / "scores.jsonl")) == 5
@@ -134,28 +137,24 @@ def test_lines_that_separate_documents_are_no_responses(checkpoints: dict[str, P
     (tmp_path / "a.txt").write_text("It rains.\n<|endoftext|>\nIt snows.\n", encoding="utf-8")
     assert run_job(checkpoints, tmp_path / "a.txt", tmp_path / "b.jsonl").returncode == 0
     assert [row["response"] for row in rows_of(tmp_path / "b.jsonl")] == ["It rains.", "It snows."]
-    score = (
-        "sample_xcoax_instruct.py",
-        "--model-path",
-        checkpoints["tuning"],
-        "--score",
-        tmp_path / "a.txt",
-        "--output",
-        tmp_path / "c.jsonl",
-    )
-    fails_with(call_script(*score), 2, "a .txt file has no pairs")
+    for job in ("--pairs", "--rerank"):
+        fails_with(call_script(*score_command(checkpoints, job, tmp_path / "a.txt", tmp_path / "c.jsonl")), 2, job, "a .txt file has no")
 
 
 def test_scores_keep_the_errors_of_the_job_before(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"instruction": "Say it.", "output": "It."}\n{"row": 2, "error": "an empty response"}\n')
-    score = (
-        "sample_xcoax_instruct.py",
-        "--model-path",
-        checkpoints["tuning"],
-        "--score",
-        tmp_path / "a.jsonl",
-        "--output",
-        tmp_path / "b.jsonl",
+    fails_with(
+        call_script(*score_command(checkpoints, "--pairs", tmp_path / "a.jsonl", tmp_path / "b.jsonl")), 1, "1 of 2 rows could not be used"
     )
-    fails_with(call_script(*score), 1, "1 of 2 rows could not be used")
     assert rows_of(tmp_path / "b.jsonl")[1] == {"row": 2, "error": "an empty response"}
+
+
+def test_the_flag_of_before_answers_with_the_command_of_now(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "my pairs.jsonl", make_pairs(5))
+    flags = ["--model-path", checkpoints["tuning"], "--score", source, "--output", tmp_path / "scores.jsonl"]
+    result = call_script("sample_xcoax_instruct.py", *flags)
+    fails_with(result, 2, "--score is a script of its own now: python score_xcoax.py --pairs ")
+    assert not (tmp_path / "scores.jsonl").exists()
+    command = shlex.split(result.stderr.partition("now: python ")[2])
+    assert call_script(*command).returncode == 0
+    assert len(rows_of(tmp_path / "scores.jsonl")) == 5
