@@ -1,12 +1,13 @@
 # make demo: a toy model from scratch, in minutes.
 # make benchmark: how fast every stage is on this machine; about ten minutes on two CPU cores, for the published shape.
+# make test-export: builds llama.cpp and compares the text that it writes with ours, for the demo's models; a quarter of an hour.
 # make gpu: tests, benchmark and ten minutes of training on this machine's GPU; with DATA=folder on the token shards in it.
 # make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo benchmark gpu test test-long lint format clean
+.PHONY: demo benchmark gpu test test-long test-export lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
@@ -24,6 +25,12 @@ test: .venv/installed-dev lint
 # One process: the demo takes all cores.
 test-long: .venv/installed-dev
 	$(BIN)/pytest -m long
+
+# llama-cpp-python comes as source: pip builds it with the machine's C++ compiler and CMake.
+test-export: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet llama-cpp-python==0.3.36
+	$(BIN)/pytest tests/exporting/test_llama_cpp.py
+	$(BIN)/pytest tests/test_demo.py -k exported
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from config import IGNORE_INDEX
+from exporting.reverse import from_output, to_prompt
 from formats.batches import Windows
 from formats.checkpoint import load_checkpoint
 from formats.shards import open_dataset
@@ -197,3 +198,50 @@ def test_a_signal_to_the_demo_lets_its_stage_save(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert load_checkpoint(tmp_path / "out" / "demo" / "last_checkpoint.pt").step >= 20
+
+
+@pytest.fixture(scope="module")
+def exported_demo(finished_demo: tuple[Path, str]) -> Path:
+    """The demo's folder, with both of its models exported for transformers; the export has checked them."""
+    folder = finished_demo[0]
+    for name in ("demo", "demo-instruct"):
+        run = [sys.executable, "export_xcoax.py", "--model-path", f"out/{name}", "--force"]
+        result = subprocess.run(run, cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "checked with transformers" in result.stdout and "6 greedy texts are equal" in result.stdout
+    return folder
+
+
+def test_exported_models_answer_through_the_lines_of_their_cards(exported_demo: Path) -> None:
+    """The published example, with no import but that of transformers."""
+    inside = exported_demo / "out" / "demo-instruct" / "hf"
+    card = (inside / "README.md").read_text(encoding="utf-8")
+    lines = card.partition("```python\n")[2].partition("```")[0]
+    assert card.split("\n\n")[2].startswith("**This model reads and writes text backwards.**")
+    assert re.findall(r"^(?:import|from) .*", lines, flags=re.MULTILINE) == ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    assert len(lines.strip().rpartition("\n\n")[2].splitlines()) == 5
+    result = subprocess.run([sys.executable, "-c", lines], cwd=inside, capture_output=True, text=True)
+    assert result.stdout == f"{PUBLISHED[0].instruction}\n", result.stderr
+    assert "### " in card and "report_ranking.png" in card  # of the demo's report card
+    run = [sys.executable, "sample_xcoax_instruct.py", str(inside), "--temperature", "0", "--response", PUBLISHED[0].output]
+    assert subprocess.run(run, cwd=exported_demo, capture_output=True, text=True).stdout == f"{PUBLISHED[0].instruction}\n"
+
+
+def test_exported_files_write_the_same_in_llama_cpp(exported_demo: Path) -> None:
+    """Needs llama.cpp, which `make test-export` builds."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama.cpp is not built here: make test-export")
+    pairs = (exported_demo / "data" / "demo-world" / "pairs_held_out.jsonl").read_text(encoding="utf-8").splitlines()[:60]
+    responses = [json.loads(line)["output"] for line in pairs]
+    (exported_demo / "responses.jsonl").write_text("".join(json.dumps({"response": text}) + "\n" for text in responses), encoding="utf-8")
+    script = ["sample_xcoax_instruct.py", "demo", "--input", "responses.jsonl", "--output", "instructions.jsonl", "--temperature", "0"]
+    assert subprocess.run([sys.executable, *script], cwd=exported_demo).returncode == 0
+    rows = (exported_demo / "instructions.jsonl").read_text(encoding="utf-8").splitlines()
+    ours = [json.loads(row)["generated_instruction"] for row in rows]
+    for dtype, differences in (("float32", 0), ("float16", 1), ("q8_0", 3)):
+        export = ["export_xcoax.py", "demo", "--format", "gguf", "--dtype", dtype, "--force"]
+        assert subprocess.run([sys.executable, *export], cwd=exported_demo).returncode == 0
+        path = exported_demo / "out" / "demo-instruct" / "gguf" / f"model-{dtype}.gguf"
+        llama = llama_cpp.Llama(str(path), n_ctx=128, n_threads=2, verbose=False)
+        texts = [from_output(llama(to_prompt(text), max_tokens=48, temperature=0)["choices"][0]["text"]) for text in responses]
+        different = [(text, our) for text, our in zip(texts, ours, strict=True) if text != our]
+        assert len(different) <= differences, different

@@ -17,6 +17,7 @@ from preprocessing.toy_world import pairs, stories
 from presets import (
     BENCHMARK_PRESETS,
     EVALUATE_PRESETS,
+    EXPORT_PRESETS,
     FINETUNE_PRESETS,
     INSTRUCT_PRESETS,
     PREPROCESS_PRESETS,
@@ -46,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sample_xcoax_instruct.py": SAMPLE_INSTRUCT_PRESETS,
     "score_xcoax.py": SCORE_PRESETS,
     "evaluate_xcoax.py": EVALUATE_PRESETS,
+    "export_xcoax.py": EXPORT_PRESETS,
     "benchmark_xcoax.py": BENCHMARK_PRESETS,
 }
 CAPITALS_WITH_A_MEANING = {"XDG_STATE_HOME"}  # names that look like a place to fill in and are none

@@ -18,6 +18,7 @@ ROOMS = [
     "experiments",
     "benchmarking",
     "evaluation",
+    "exporting",
     "training",
     "sampling",
     "preprocessing",
@@ -28,7 +29,14 @@ ROOMS = [
     "config",
     "system",
 ]
-STRANGERS = {("benchmarking", "evaluation"), ("training", "preprocessing"), ("sampling", "preprocessing")}
+STRANGERS = {
+    ("benchmarking", "evaluation"),
+    ("benchmarking", "exporting"),
+    ("evaluation", "exporting"),
+    ("exporting", "training"),
+    ("training", "preprocessing"),
+    ("sampling", "preprocessing"),
+}
 EXPERIMENTS = {"experiments.tokens_to_loss"}  # run with `python -m`
 
 

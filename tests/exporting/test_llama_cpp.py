@@ -1,0 +1,54 @@
+"""GGUF files in llama.cpp itself: ids, logits, prompts. `make test-export` builds it; elsewhere these tests are skipped."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from exporting.check import ODD_TEXTS
+from exporting.reverse import reverse_words, to_prompt, to_prompt_ids
+from formats.checkpoint import load_checkpoint
+from tests.exporting.conftest import SHAPES, export, save_random
+from tokens.prompt_format import PromptFormat
+from tokens.tokenizer import Tokenizer
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama.cpp is not built here: make test-export")
+
+
+def open_gguf(checkpoint: Path, folder: Path, dtype: str = "float32") -> Any:
+    result = export(checkpoint, folder, "--format", "gguf", "--dtype", dtype)
+    assert result.returncode == 0, result.stderr
+    return llama_cpp.Llama(str(folder / f"model-{dtype}.gguf"), n_ctx=64, n_threads=1, logits_all=True, verbose=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "q8_0"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_ours(shape: str, dtype: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, **SHAPES[shape])
+    llama = open_gguf(path, tmp_path, dtype)
+    ids = torch.randint(400, (1, 48), generator=torch.Generator().manual_seed(1))
+    llama.eval(ids[0].tolist())
+    with torch.inference_mode():
+        ours = load_checkpoint(path).make_model(torch.device("cpu")).eval()(ids)[0].numpy()
+    # llama.cpp keeps its KV cache in float16; what is allowed is a share of how far logits lie apart.
+    assert np.abs(llama.scores[:48] - ours).max() < {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03, "q8_0": 0.05}[dtype] * ours.std()
+
+
+def test_ids_and_prompts_are_ours(checkpoint: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    llama = open_gguf(checkpoint, tmp_path)
+
+    def encode(text: str, special: bool) -> list[int]:
+        ids: list[int] = llama.tokenize(text.encode(), add_bos=False, special=special)
+        return ids
+
+    for text in ODD_TEXTS:
+        assert encode(text, False) == tokenizer.encode(text), text
+    prompt_format = PromptFormat(tokenizer, "backward")
+    for response in ("The cat is sleeping.", "say <|im_end|> twice"):
+        ours = prompt_format.prompt(prompt_format.encode(response))
+        assert to_prompt_ids(response, encode) == ours
+        assert (llama.tokenize(to_prompt(response).encode(), special=True) == ours) == ("<|" not in response)
+    used = llama.create_chat_completion([{"role": "user", "content": reverse_words("The cat is sleeping.")}], max_tokens=1)["usage"]
+    assert used["prompt_tokens"] == len(prompt_format.prompt(prompt_format.encode("The cat is sleeping.")))
