@@ -274,6 +274,8 @@ class SamplerConfig(InferenceConfig):
     min_p: float = 0.0  # Sample from tokens with at least this share of the highest probability; 0 is off.
     seed: int | None = None  # The same seed gives the same text; without one every text differs.
     raw: bool = False  # Show the text in the word order of the model.
+    pace: float = 0.0  # Words a second that appear on a terminal; 0: as fast as they are generated.
+    picture: str = ""  # SVG file to write: the text of --prompt or --response, its words colored by their surprise.
 
     def check(self) -> None:
         require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
@@ -283,6 +285,8 @@ class SamplerConfig(InferenceConfig):
         require(0 < self.top_p <= 1, f"--top-p {self.top_p}: above 0, up to 1 (off)")
         require(0 <= self.min_p <= 1, f"--min-p {self.min_p}: from 0 (off) to 1")
         require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
+        require(0 <= self.pace <= 1000, f"--pace {self.pace}: from 0 (off) to 1000 words a second")
+        require(not self.picture or self.picture.endswith(".svg"), f"--picture {self.picture}: a name that ends with .svg")
 
 
 @dataclass(frozen=True)

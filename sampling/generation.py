@@ -23,6 +23,7 @@ class GeneratedText:
     """A generated text, finished or not."""
 
     ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)  # of the ids
     logprob: float = 0.0  # sum over the generated tokens and the stop token
     tokens: int = 0  # in this sum
     finish_reason: FinishReason | None = None
@@ -31,6 +32,7 @@ class GeneratedText:
         """Record an event of this text."""
         if event.id is not None:
             self.ids.append(event.id)
+            self.logprobs.append(event.logprob)
         if event.id is not None or event.finish_reason == "stop":
             self.logprob += event.logprob
             self.tokens += 1
@@ -55,6 +57,9 @@ class Prompter(Protocol):
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
         """The request for a given text, and a notice if the text had to be cut; an empty one if not."""
 
+    def crop(self, ids: list[int]) -> list[int]:
+        """The prompt with which a text goes on whose ids fill the context; an empty one if it ends there."""
+
     def text(self, given: str, ids: list[int], raw: bool = False) -> str:
         """The text in the order of a reader, or if `raw` in the order of the model."""
 
@@ -77,11 +82,15 @@ class EndingPrompter:
         ids = self._tokenizer.encode(reorder(given, self._order))
         room = min(max_new_tokens, MIN_NEW_TOKENS, self._block_size // 2)
         notice = ""
-        if 1 + len(ids) + room > self._block_size:
+        prompt = [self._tokenizer.end_of_text, *ids]
+        if len(prompt) + room > self._block_size:
             kept = self._block_size // 2
             notice = f"{len(ids):,} tokens leave no room in the context of {self._block_size}: the model reads the nearest {kept}"
-            ids = ids[-kept:]
-        return Request([self._tokenizer.end_of_text, *ids], samples, self._first_token_mask(given)), notice
+            prompt = self.crop(prompt)
+        return Request(prompt, samples, self._first_token_mask(given)), notice
+
+    def crop(self, ids: list[int]) -> list[int]:
+        return [self._tokenizer.end_of_text, *ids[-(self._block_size // 2) :]]
 
     def text(self, given: str, ids: list[int], raw: bool = False) -> str:
         text = reorder(given, self._order) + self._tokenizer.decode(ids)
@@ -119,6 +128,9 @@ class ResponsePrompter:
             f"the response is too long for the context: the model reads its first {len(fitted.text):,} characters" if fitted.is_cut else ""
         )
         return Request(self._prompt_format.prompt(fitted.ids), samples), notice
+
+    def crop(self, ids: list[int]) -> list[int]:
+        return []  # an instruction without its response would be about nothing
 
     def text(self, given: str, ids: list[int], raw: bool = False) -> str:
         text = self._prompt_format.tokenizer.decode(ids)

@@ -1,102 +1,160 @@
-"""Sampling at a terminal or in a pipe: generated text is shown while it grows, then in full with its speed."""
+"""Sampling at a terminal or in a pipe: texts are shown while they grow, then in full with their speed."""
 
+import random
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from config import SamplerConfig
-from sampling.engine import Engine
+from sampling.engine import Engine, TokenEvent
 from sampling.generation import GeneratedText, Prompter
-from sampling.prompt_settings import PromptSettings
-from sampling.repl import at_terminal, read_lines, run_repl
+from sampling.past_context import generate_past_context
 from sampling.sampler import sampling_params
 from system.escapes import escape_controls
+from system.live_text import REFRESH_SECONDS
+from system.passages import Passage, given_characters
 from system.signals import Interrupt
 from system.terminal import Screen
+
+DRAWN_SEEDS = range(10_000, 100_000)  # five digits, which a person can type again
+
+
+@dataclass(frozen=True)
+class ShownText:
+    """A text as it was shown, and what the model generated for it."""
+
+    passage: Passage
+    generated: GeneratedText
 
 
 class TerminalSampler:
     """An engine, and the screen on which its texts appear."""
 
     def __init__(self, screen: Screen, engine: Engine, prompter: Prompter, best_first: bool, grows_left: bool) -> None:
-        self._screen = screen
+        self.screen = screen
+        self.prompter = prompter
         self._engine = engine
-        self._prompter = prompter
         self._best_first = best_first  # sort several texts by score, and show the scores
         self._grows_left = grows_left  # in the order of a reader, new words appear on the left
 
-    def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
-        """Generate texts, show them, and report the speed and why they ended early."""
+    def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> list[ShownText]:
+        """Generate texts, show them, report the speed and why they ended early; the texts in the order in which they were shown."""
         given = given.encode("utf-8", "replace").decode()  # a terminal can send invalid UTF-8
-        request, notice = self._prompter.request(given, config.num_samples, config.max_new_tokens)
+        config = config if config.seed is not None else replace(config, seed=random.SystemRandom().choice(DRAWN_SEEDS))
+        request, notice = self.prompter.request(given, config.num_samples, config.max_new_tokens)
         if notice:
             self._notify(notice)
-        if self._screen.console.is_terminal:
-            self._screen.say(f"{self._prompter.generated_label}:")
+        if self.screen.console.is_terminal:
+            self.screen.say(f"{self.prompter.generated_label}:")
         texts = [GeneratedText() for _ in range(config.num_samples)]
         started = time.monotonic()
-        with self._screen.live_text(self._grows_left and not config.raw) as live:
-            for event in self._engine.run([request], sampling_params(config), self._prompter.stop_ids):
-                texts[event.sample].add(event)
-                if interrupt.pressed:
-                    break
-                if live.is_due:
-                    live.draw([self._prompter.text(given, text.ids, config.raw) for text in texts if text.tokens])
+        events = generate_past_context(self._engine, request, sampling_params(config), self.prompter.stop_ids, self.prompter.crop)
+        limit = self._grow(given, texts, events, config, interrupt)
         seconds = time.monotonic() - started
         if warning := self._engine.pop_warning():
             self._notify(warning)
         texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
-        self._show(given, texts, config)
-        if self._screen.console.is_terminal:
-            tokens = sum(text.tokens for text in texts)
-            early_ends = dict.fromkeys(self._early_end(text, config) for text in texts)
-            self._screen.say(
-                f"{tokens} token{'s' * (tokens != 1)} in {seconds:.{1 if seconds >= 1 else 2}f} s, "
-                f"{tokens / max(seconds, 1e-9):.0f} tokens/s" + "".join(early_ends)
-            )
-
-    def generate_once(self, given: str, config: SamplerConfig) -> None:
-        """Generate without a prompt: Ctrl-C ends the text, and the script too."""
-        with Interrupt() as interrupt:
-            self.generate(given, config, interrupt)
-        if interrupt.pressed:
-            raise KeyboardInterrupt
-
-    def run(self, config: SamplerConfig, text: str, greeting: str) -> None:
-        """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
-        if text or not at_terminal():
-            for line in [text] if text else read_lines():
-                self.generate_once(line, config)
-            return
-        settings = PromptSettings(config)
-        label = self._prompter.given_label
-        run_repl(self._screen, settings, label, greeting, lambda text, interrupt: self.generate(text, settings.config, interrupt))
-
-    def _show(self, given: str, texts: list[GeneratedText], config: SamplerConfig) -> None:
         if self._best_first:
             texts = sorted(texts, key=lambda text: -text.logprob_per_token)
-        shown = [self._prompter.text(given, text.ids, config.raw) for text in texts]
-        if len(texts) == 1:
-            self._screen.show(shown[0])
+        shown = [ShownText(self._finished(given, text, config, limit), text) for text in texts]
+        self._show(shown)
+        if self.screen.console.is_terminal:
+            self.screen.say(self._report(shown, request.prompt, config, seconds))
+        return shown
+
+    def generate_once(self, given: str, config: SamplerConfig) -> list[ShownText]:
+        """Generate without a prompt: Ctrl-C ends the text, and the script too."""
+        with Interrupt() as interrupt:
+            shown = self.generate(given, config, interrupt)
+        if interrupt.pressed:
+            raise KeyboardInterrupt
+        return shown
+
+    def _grow(
+        self, given: str, texts: Sequence[GeneratedText], events: Iterator[TokenEvent], config: SamplerConfig, interrupt: Interrupt
+    ) -> int | None:
+        """Generate and draw until all texts are complete or Ctrl-C stops them; how many words were drawn, if a pace held them back."""
+        is_paced = bool(config.pace) and self.screen.is_live
+        started = time.monotonic()
+
+        def words() -> int:
+            return int((time.monotonic() - started) * config.pace)
+
+        def draw() -> bool:
+            """Whether all words are on the screen."""
+            made = [(self._passage(given, text, config), text) for text in texts if text.tokens]
+            if is_paced:  # only words that are whole
+                whole = [passage if text.finish_reason else passage.keep_words(max(passage.words - 1, 0)) for passage, text in made]
+                live.draw([passage.keep_words(words()) for passage in whole])
+                return all(passage.words <= words() for passage in whole)
+            live.draw([passage for passage, _ in made])
+            return True
+
+        with self.screen.live_text() as live:
+            for event in events:
+                texts[event.sample].add(event)
+                if interrupt.pressed:
+                    break
+                if live.is_due:
+                    draw()
+            while is_paced and not interrupt.pressed and not draw():
+                time.sleep(REFRESH_SECONDS)
+        return words() if is_paced and interrupt.pressed else None
+
+    def _passage(self, given: str, text: GeneratedText, config: SamplerConfig) -> Passage:
+        """The text so far."""
+        grows_left = self._grows_left and not config.raw
+        whole = self.prompter.text(given, text.ids, config.raw)
+        return Passage(whole, given_characters(whole, self.prompter.text(given, [], config.raw), grows_left), grows_left)
+
+    def _finished(self, given: str, text: GeneratedText, config: SamplerConfig, limit: int | None) -> Passage:
+        """The text as it stays. The outermost word of one that was stopped or cut off may lack letters."""
+        passage = self._passage(given, text, config)
+        passage = passage if text.finish_reason == "stop" else passage.without_broken_word()
+        return passage if limit is None else passage.keep_words(limit)
+
+    def _show(self, shown: Sequence[ShownText]) -> None:
+        if len(shown) == 1:
+            self.screen.show_passage(shown[0].passage)
         elif self._best_first:
-            for index, (text, line) in enumerate(zip(texts, shown, strict=True)):
-                times = shown.count(line) if self._screen.console.is_terminal else 1  # a program gets a line for each text
-                if times == 1 or line not in shown[:index]:
-                    self._screen.show(f"{text.logprob_per_token:.3f}\t{line}" + (f"  ({times} times)" if times > 1 else ""))
+            lines = [text.passage.text for text in shown]
+            for index, text in enumerate(shown):
+                times = lines.count(lines[index]) if self.screen.console.is_terminal else 1  # a program gets a line for each text
+                if times == 1 or lines[index] not in lines[:index]:
+                    passage = text.passage if times == 1 else text.passage._replace(text=f"{text.passage.text}  ({times} times)")
+                    self.screen.show_passage(passage, f"{text.generated.logprob_per_token:.3f}\t")
         else:
-            for number, text_shown in enumerate(shown, start=1):
-                self._screen.show(f"[{number}/{len(shown)}]\n{text_shown}")
+            for number, text in enumerate(shown, start=1):
+                if number > 1 and self.screen.console.is_terminal:
+                    self.screen.show("")
+                self.screen.show(f"[{number}/{len(shown)}]")
+                self.screen.show_passage(text.passage)
+
+    def _report(self, shown: Sequence[ShownText], prompt: Sequence[int], config: SamplerConfig, seconds: float) -> str:
+        """The line below the texts: the speed, the seed, and what a reader should know about how they ended."""
+        tokens = sum(text.generated.tokens for text in shown)
+        speed = f"{tokens} token{'s' * (tokens != 1)} in {seconds:.{1 if seconds >= 1 else 2}f} s"
+        speed += "" if config.pace else f", {tokens / max(seconds, 1e-9):.0f} tokens/s"
+        notes = [speed, *dict.fromkeys(self._early_end(text.generated, config) for text in shown)]
+        context = self._engine.model.config.block_size
+        if any(len(prompt) + len(text.generated.ids) > context for text in shown):
+            notes.append(f"past the context of {context} tokens the model read only the nearest half again")
+        if config.temperature:
+            notes.append(f"seed {config.seed}")
+        return "; ".join(filter(None, notes))
 
     def _notify(self, notice: str) -> None:
-        if self._screen.console.is_terminal:
-            self._screen.say(notice)
+        if self.screen.console.is_terminal:
+            self.screen.say(notice)
         else:
             print(escape_controls(notice), file=sys.stderr)
 
     def _early_end(self, text: GeneratedText, config: SamplerConfig) -> str:
         if text.finish_reason == "tokens":
-            return f"; cut off after {config.max_new_tokens} tokens (tokens=... sets more)"
+            return f"cut off after {config.max_new_tokens} tokens (tokens=... sets more)"
         if text.finish_reason == "context":
-            return f"; the context of {self._engine.model.config.block_size} tokens is full"
+            return f"the context of {self._engine.model.config.block_size} tokens is full"
         if text.finish_reason == "stop":
-            return "" if text.ids else "; the model stopped immediately and wrote nothing"
-        return "; stopped by Ctrl-C"
+            return "" if text.ids else "the model stopped immediately and wrote nothing"
+        return "stopped by Ctrl-C"

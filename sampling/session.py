@@ -1,0 +1,131 @@
+"""What was written at the prompt, step by step, and the commands that go on from it."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from config import SamplerConfig
+from sampling.prompt_settings import PromptSettings
+from sampling.surprise import surprising_words
+from sampling.terminal_sampler import ShownText, TerminalSampler
+from sampling.text_picture import draw_text
+from system.errors import UserError
+from system.signals import Interrupt
+
+COMMANDS = ("again", "more", "pick", "undo", "clear", "save", "picture")  # with a slash, since they may be texts too
+
+
+class Step(NamedTuple):
+    """A prompt, the texts that were written for it, and which of them stands."""
+
+    given: str
+    texts: list[ShownText]
+    picked: int = 0
+
+    @property
+    def standing(self) -> str:
+        """The text from which the next step may go on."""
+        return self.texts[self.picked].passage.text if self.texts else self.given
+
+
+class Session:
+    """The steps of a session at the prompt."""
+
+    def __init__(self, sampler: TerminalSampler, config: SamplerConfig) -> None:
+        self.settings = PromptSettings(config, sampler.prompter.most_tokens)
+        self.screen = sampler.screen
+        self._sampler = sampler
+        self._steps: list[Step] = []
+        self._transcript: list[str] = []
+        self._saved: set[Path] = set()  # files that this session may overwrite
+
+    def generate(self, given: str, interrupt: Interrupt) -> None:
+        """Write texts for a prompt as the next step."""
+        self._write(given, self.settings.config, interrupt)
+
+    def command(self, line: str) -> Callable[[Interrupt], None] | None:
+        """What a line with a command does, such as /more; None for any other line."""
+        name, _, argument = line.strip().removeprefix("/").partition(" ")
+        if not line.strip().startswith("/") or line.startswith(" ") or "\n" in line or name not in COMMANDS:
+            return None
+        return lambda interrupt: self._run(name, argument.strip(), interrupt)
+
+    def _run(self, name: str, argument: str, interrupt: Interrupt) -> None:
+        if name == "clear":
+            self.screen.clear()
+            return
+        if not self._steps:
+            raise UserError(f"/{name}: nothing has been written yet")
+        last = self._steps[-1]
+        if name == "again":  # with a new seed, also where one is set
+            self._steps.pop()
+            self._write(last.given, dataclasses.replace(self.settings.config, seed=None), interrupt)
+        elif name == "more":
+            if not self._sampler.prompter.crop([0]):
+                raise UserError("/more: an instruction is complete; /again writes another one")
+            self._write(last.standing, self.settings.config, interrupt)
+        elif name == "pick":
+            self._pick(last, argument)
+        elif name == "undo":
+            self._undo()
+        elif name == "save":
+            self._save(argument)
+        else:
+            self._draw(last, argument)
+
+    def _write(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
+        texts = self._sampler.generate(given, config, interrupt)
+        self._steps.append(Step(given, texts))
+        prompter = self._sampler.prompter
+        shown = "\n\n".join(text.passage.text for text in texts)
+        self._transcript.append(f"{prompter.given_label}: {given}\n\n{prompter.generated_label}:\n{shown}\n")
+
+    def _pick(self, last: Step, argument: str) -> None:
+        if not argument.isdecimal() or not 1 <= int(argument) <= len(last.texts):
+            raise UserError(f"/pick {argument}: a number from 1 to {len(last.texts)}")
+        self._steps[-1] = last._replace(picked=int(argument) - 1)
+        self.screen.say(f"text {argument} stands; /more goes on from it")
+
+    def _undo(self) -> None:
+        self._steps.pop()
+        if not self._steps:
+            self.screen.say("back at the beginning")
+            return
+        last = self._steps[-1]
+        self.screen.show_passage(last.texts[last.picked].passage)
+
+    def _save(self, argument: str) -> None:
+        """Write the transcript. A file that was there before this session is not overwritten."""
+        path = Path(argument or time.strftime("backgpt-%Y%m%d-%H%M%S.txt"))
+        try:
+            with path.open("w" if path in self._saved else "x", encoding="utf-8", errors="replace") as file:
+                file.write("\n".join(self._transcript))
+        except FileExistsError as error:
+            raise UserError(f"/save {path}: this file exists. Give another name") from error
+        except OSError as error:
+            raise UserError(f"/save {path}: {error.strerror}. Give another name") from error
+        self._saved.add(path)
+        self.screen.say(f"saved {path}")
+
+    def _draw(self, last: Step, argument: str) -> None:
+        if not argument.endswith(".svg"):
+            raise UserError("/picture file.svg: the name of the picture ends with .svg")
+        try:
+            save_picture(Path(argument), self._sampler, last.given, last.texts[last.picked])
+        except OSError as error:
+            raise UserError(f"/picture {argument}: {error.strerror}. Give another name") from error
+        self.screen.say(f"saved {argument}")
+
+
+def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownText) -> None:
+    """Write the picture of a text: the words that stand, each colored by its surprise."""
+    prompter, generated, grows_left = sampler.prompter, shown.generated, shown.passage.grows_left
+    words = surprising_words(lambda ids: prompter.text(given, ids, raw=True), generated.ids, generated.logprobs, grows_left)
+    missing = len(shown.passage.text.split()) - len([word for word in words if word.text.strip()])
+    while missing < 0 and words:  # of a text that was stopped, the outermost word does not stand
+        missing += bool(words.pop(0 if grows_left else -1).text.strip())
+    while words and not words[0 if grows_left else -1].text.strip() and missing < 0:
+        words.pop(0 if grows_left else -1)
+    draw_text(path, words, prompter.generated_label, grows_left)

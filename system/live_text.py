@@ -1,0 +1,83 @@
+"""Growing texts on the terminal's alternate screen: lines that stand never move, and nothing of it stays on the normal one."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.text import Text
+
+from system.passages import Passage, flush_right
+
+REFRESH_SECONDS = 0.05
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it shows what is between them at once; others ignore it
+CLEAR_SCREEN, CLEAR_LINE = "\x1b[2J", "\x1b[K"
+
+
+class LiveText:
+    """Growing texts, one below the other; a context manager. The caller shows them complete afterwards."""
+
+    def __init__(self, console: Console, is_live: bool) -> None:
+        self._console = console
+        self._is_live = is_live
+        self._last = 0.0
+        self._size = (0, 0)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to draw again."""
+        return self._is_live and time.monotonic() - self._last >= REFRESH_SECONDS
+
+    def draw(self, passages: Sequence[Passage]) -> None:
+        """Show the texts as far as they are written."""
+        if not self._is_live or not passages:
+            return
+        width, height = self._console.size
+        cleared = "" if (width, height) == self._size else CLEAR_SCREEN
+        self._size = width, height
+        rows = [f"\x1b[{row};1H{self._painted(line)}{CLEAR_LINE}" for row, line in enumerate(frame(passages, width, height), start=1)]
+        self._write(BEGIN + cleared + "".join(rows) + END)
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "LiveText":
+        if self._is_live:
+            self._write(ENTER)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._is_live:
+            self._write(LEAVE)
+
+    def _painted(self, line: Text) -> str:
+        with self._console.capture() as captured:
+            self._console.print(line, end="", no_wrap=True, overflow="ignore", crop=False)
+        return captured.get()
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
+
+
+def frame(passages: Sequence[Passage], width: int, height: int) -> list[Text]:
+    """The rows of a screen, which the texts share: each has its place, so that one which grows does not move another."""
+    share, rest = divmod(height, len(passages))
+    rows: list[Text] = []
+    for number, passage in enumerate(passages):
+        room = share + (number >= len(passages) - rest)
+        gap = 1 if number and room > 1 else 0
+        rows += [Text()] * gap + _place(passage, max(width - 1, 2), room - gap)
+    return rows
+
+
+def _place(passage: Passage, width: int, room: int) -> list[Text]:
+    """A text in so many rows. One that grows to the left stands at the bottom, another at the top until it must be moved up."""
+    lines = passage.lines(width)
+    if passage.grows_left:
+        lines[0] = flush_right(lines[0], width)
+    if len(lines) > room:
+        # What was written last stays in sight; the row that stands for the rest is where the eye expects it.
+        lines = [*lines[: room - 1], Text("...")] if passage.grows_left else [Text("..."), *lines[len(lines) - room + 1 :]]
+        return lines[:room] if passage.grows_left else lines[-room:]
+    empty = [Text()] * (room - len(lines))
+    return [*empty, *lines] if passage.grows_left else [*lines, *empty]
