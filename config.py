@@ -15,6 +15,7 @@ MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
 MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
 MAX_BLOCK_SIZE = 1 << 17  # tokens; the rotary tables grow with it
+NORM_EPSILON = 1e-6  # of every RMSNorm
 IGNORE_INDEX = -1  # a target that the loss ignores
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk, the unit of work, shuffling and resuming
 CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, which bounds the memory of a worker

@@ -16,18 +16,21 @@ from system.startup import run_script
 from evaluation.evaluated_model import load_models
 from evaluation.report import Report
 from evaluation.report_card import describe_run, fill
+from formats.hub_models import is_on_hub
 from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
 from system.device import explain_out_of_memory
+from system.errors import require
 from system.ranks import join_ranks
 
 
 def main() -> None:
     started = time.monotonic()
     config = read_flags(EVALUATE_PRESETS, __doc__)
+    require(bool(config.out_dir) or not is_on_hub(config.model_path), "--out-dir: name the folder of the report for a model from the hub")
     with join_ranks(config.device) as (ranks, device), explain_out_of_memory(f"Try a --batch-size below {config.batch_size}"):
         models = load_models(config, device, ranks)
-        folder = Path(config.out_dir) if config.out_dir else models[0].checkpoint.path.parent
+        folder = Path(config.out_dir) if config.out_dir else models[0].checkpoint.folder
         facts = describe_run(config, models, device)
         report = Report("The report card of a model that writes backwards", folder, facts, is_kept=ranks.is_first)
         fill(report, config, models)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
-from config import IGNORE_INDEX, ModelConfig
+from config import IGNORE_INDEX, NORM_EPSILON, ModelConfig
 
-NORM_EPSILON = 1e-6
 CHUNK_ROWS = 4096  # rows of logits that exist at a time
 CHUNK_ROWS_CPU = 512
 

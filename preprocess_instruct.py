@@ -28,7 +28,7 @@ def main() -> None:
     started = time.monotonic()
     config = read_flags(INSTRUCT_PRESETS, __doc__)
     folder = Path(config.data_dir)
-    tokenizer = load_given_tokenizer(config, config.tokenizer)
+    tokenizer = load_given_tokenizer(config)
     settings = pair_settings(config, tokenizer)
     if dataset := open_finished(folder, "pairs", settings):
         print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))

@@ -39,7 +39,7 @@ def main() -> None:
         return
     dataset, tokenizer = open_training_data(config)
     if start:
-        require_same_tokens(config, dataset, start)
+        require_same_tokens(config, dataset, start.checkpoint)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=dataset.vocab_size))
     task = pretraining_task(config, dataset, tokenizer, start.fingerprint if start else RANDOM)
     if config.hellaswag_every:
@@ -47,10 +47,10 @@ def main() -> None:
     run_training(
         config,
         task,
-        lambda: make_started_model(config, start) if start else GPT(config.model),
+        lambda: make_started_model(config, start.checkpoint) if start else GPT(config.model),
         "--max-steps",
         describe_data(config, dataset),
-        *([f"starts from {start.path}, {start.fingerprint}"] if start else []),
+        *([f"starts from {start.checkpoint.path}, {start.fingerprint}"] if start else []),
     )
 
 

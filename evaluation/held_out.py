@@ -132,7 +132,7 @@ def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
         if stage == "pretraining" and checkpoint.stage == "tuning":
             settings = load_named_model(settings["model_path"]).train_config
         return open_dataset(Path(settings["data_dir"]), content)
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error
     except UserError as error:
         raise NotMeasured(str(error)) from error

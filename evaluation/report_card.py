@@ -61,7 +61,7 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
     require(bool(inputs.texts or inputs.pairs or inputs.tasks), f"nothing can be measured. {'; '.join(reasons)}", 1)
     _require_writable(report.folder)
     if config.over_training:
-        require_checkpoints(models[0].checkpoint.path.parent)
+        require_checkpoints(models[0].checkpoint.folder)
     report.print_facts()
     for number, texts in enumerate(inputs.texts):
         picture = f"report_positions{number or ''}.png"
@@ -83,7 +83,7 @@ def _require_same_inputs(models: Sequence[EvaluatedModel], inputs: Inputs) -> No
     """Refuse processes that would measure different things: one may have failed to reach the hub."""
     models[0].ranks.require_same(
         {
-            "the checkpoint": [f"step {model.checkpoint.step} ({model.checkpoint.val_loss})" for model in models],
+            "the checkpoint": [model.checkpoint.fingerprint for model in models],
             "the texts": _digest([texts.texts for texts in inputs.texts]),
             "the pairs": _digest([pair.pair for pair in inputs.pairs.pool] if inputs.pairs else []),
             "HellaSwag": _digest(inputs.tasks),
@@ -98,7 +98,7 @@ def _digest(values: object) -> str:
 
 def _models_of_run(config: EvaluateConfig, last: EvaluatedModel) -> Iterator[EvaluatedModel]:
     """The models of the numbered checkpoints, each loaded when it is needed."""
-    for path in numbered_checkpoints(last.checkpoint.path.parent):
+    for path in numbered_checkpoints(last.checkpoint.folder):
         model = load_model(str(path), last.checkpoint.stage, config, last.scorer.model.cos.device, last.ranks)
         if model.name != last.name or model.checkpoint.tokenizer.sha256 != last.checkpoint.tokenizer.sha256:
             raise UserError(f"{path} is of another run than {last.checkpoint.path}. Move it away, or leave out --over-training")

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from config import ModelConfig, Stage
+from config import NORM_EPSILON, ModelConfig, Stage
 from exporting.chat_template import CHAT_TEMPLATE
 from exporting.fast_tokenizer import stop_ids
 from exporting.hugging_face_export import exported_weights
 from formats.checkpoint import Checkpoint
 from formats.hugging_face import ARCHITECTURES
-from model import NORM_EPSILON
 from system.files import naming, rename
 from tokens.tokenizer import Tokenizer
 

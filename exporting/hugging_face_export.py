@@ -9,9 +9,9 @@ import torch
 
 from exporting.fast_tokenizer import stop_ids, tokenizer_config, tokenizer_json
 from exporting.model_card import write_model_card
-from formats.checkpoint import Checkpoint
+from formats.checkpoint import PATHS, Checkpoint
 from formats.hugging_face import OURS, TOKENIZER, their_config, their_name
-from system.errors import UserError, describe_os_error, first_line
+from system.errors import BAD_FLAGS, UserError, describe_os_error, first_line
 from system.files import write_json
 
 PADDED = ("embedding.weight", "head.weight")
@@ -22,7 +22,10 @@ def exported_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, to
     """All tensors under our names, rounded to a dtype, without the padding rows of the vocabulary."""
     rows = checkpoint.model_config.vocab_size
     cut = {name: checkpoint.weights[name][:rows].clone() for name in PADDED if name in checkpoint.weights}
-    return {name: tensor.to(dtype).contiguous() for name, tensor in {**checkpoint.weights, **cut}.items()}
+    rounded = {name: tensor.to(dtype).contiguous() for name, tensor in {**checkpoint.weights, **cut}.items()}
+    if not all(tensor.isfinite().all() for tensor in rounded.values()):
+        raise UserError(f"a weight is too large for {str(dtype).removeprefix('torch.')}, or is not finite. Try --dtype float32", BAD_FLAGS)
+    return rounded
 
 
 def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, license: str) -> None:
@@ -43,7 +46,7 @@ def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
             "val_loss": checkpoint.val_loss,
-            "train_config": checkpoint.train_config,
+            "train_config": {name: value for name, value in checkpoint.train_config.items() if name not in PATHS},
             "identity": checkpoint.must_match,
         },
     }

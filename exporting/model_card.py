@@ -10,6 +10,7 @@ from typing import Any
 
 from config import ModelConfig
 from formats.checkpoint import Checkpoint
+from formats.hub_models import is_on_hub
 from formats.hugging_face import ARCHITECTURES
 from formats.named_model import load_named_model
 from system.errors import UserError
@@ -30,14 +31,16 @@ WHAT_IT_DOES = {
     ("tuning", "forward"): "It reads a response and writes the instruction that could have led to it.",
     ("pretraining", "forward"): "It continues a text. It is the twin of a model that writes backwards, to compare with.",
 }
+FACTS = "library_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n"
 RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
 SHOWN_FILES = 3
+MAX_STAGES = 3  # before the last one
 LIMITS = """\
-- A small model: fluent is not the same as true. Nothing it writes is a fact, and nobody has made it safe or polite.
+- A small model: fluent is not the same as true. Nothing it writes is a fact, and it was not trained to be safe or polite.
 - Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
 """
 MARKERS = """\
-`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens, which no text could spell in training. transformers,
+`<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens, which no text could contain in training. transformers,
 vLLM and llama.cpp read them in any text unless told otherwise; in transformers, `split_special_tokens=True` keeps them text.
 """
 BY_HAND = "`to_prompt_ids` in `reverse.py` makes a prompt in which whatever a response spells stays text.\n"
@@ -60,7 +63,7 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
     warning = "**This model reads and writes text backwards.** " if is_backward else ""
     how = "These five lines reverse what goes in and what comes out; `reverse.py` has them for any engine:" if is_backward else "To use it:"
     parts = [
-        f"---\nlicense: {license or 'unknown'}\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n---\n",
+        f"---\nlicense: {json.dumps(license or 'unknown', ensure_ascii=False)}\n{FACTS}---\n",
         f"# {name}: {kind}\n",
         f"{warning}{WHAT_IT_DOES[checkpoint.stage, checkpoint.order]} {how}\n",
         _code(LOADING + "\n" + _five_lines(checkpoint)),
@@ -116,32 +119,43 @@ def _describe_model(checkpoint: Checkpoint) -> str:
     )
 
 
-def _describe_training(checkpoint: Checkpoint) -> Iterator[str]:
+def _describe_training(checkpoint: Checkpoint, depth: int = 0) -> Iterator[str]:
     """A paragraph for each stage that is known, the last one first."""
     what = "Tuned" if checkpoint.stage == "tuning" else "Trained"
     loss = f"{checkpoint.val_loss:.4f} nats per token" if math.isfinite(checkpoint.val_loss) else "unknown"
     settings = checkpoint.train_config
-    yield f"{what} on {_describe_data(settings)}: step {checkpoint.step:,}, {checkpoint.tokens:,} tokens, lowest validation loss {loss}.\n"
+    yield f"{what} on {_describe_data(settings)}: step {checkpoint.step:,}, {checkpoint.tokens:,} tokens, validation loss {loss}.\n"
     rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
     if rows:
         yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
-    if checkpoint.stage == "tuning" and "model_path" in settings:
-        try:
-            yield from _describe_training(load_named_model(settings["model_path"]))
-        except UserError:
-            yield f"The pretrained model was `{settings['model_path']}`.\n"
+    earlier = _began_with(checkpoint)
+    if earlier and depth < MAX_STAGES:
+        yield "It began with this model:\n"
+        yield from _describe_training(earlier, depth + 1)
+
+
+def _began_with(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The model that a training began with, if it is still where it was."""
+    flag, recorded = ("model_path", "the pretrained checkpoint") if checkpoint.stage == "tuning" else ("init_from", "the first weights")
+    name = checkpoint.train_config.get(flag)
+    if not isinstance(name, str) or not name or is_on_hub(name):
+        return None
+    try:
+        earlier = load_named_model(name)
+    except UserError:
+        return None
+    return earlier if earlier.fingerprint == checkpoint.must_match.get(recorded) else None
 
 
 def _describe_data(settings: dict[str, Any]) -> str:
     """The source as the meta.json of the data folder names it; or that folder, if it is no longer there."""
-    folder = Path(settings.get("data_dir", ""))
     try:
-        made_from = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["settings"]
+        made_from = dict(json.loads((Path(settings["data_dir"]) / "meta.json").read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
-        return f"`{folder}`" if "data_dir" in settings else "unknown data"
+        return "data that this folder does not name"
     if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
         return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
-    return f"{made_from.get('dataset', folder)} {made_from.get('subset', '')}".strip()
+    return f"{made_from.get('dataset', 'data without a name')} {made_from.get('subset', '')}".strip()
 
 
 def _results(checkpoint: Checkpoint, folder: Path) -> str:
@@ -149,9 +163,10 @@ def _results(checkpoint: Checkpoint, folder: Path) -> str:
     try:
         facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
         report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        model = str(next(iter(dict(facts).values()), ""))
+    except (OSError, ValueError, TypeError):
         return "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
-    if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
+    if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in model:
         return "Not measured: the report beside the checkpoint is of another one.\n"
     for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
         if (checkpoint.folder / picture).is_file():

@@ -1,51 +1,101 @@
 """A folder that appears under its name only when it is complete."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from formats.hugging_face import OURS
 from system.errors import BAD_FLAGS, UserError
 from system.files import naming, rename
 
-LAST = "config.json"  # without it no program takes a folder for a model, so it comes last when files are replaced
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")  # of an earlier export, which may have had more files
+# The files of an export. Whatever else is in its folder belongs to someone and stays.
+EXPORTED = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", OURS),
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "README.md", "reverse.py", "report_*.png"),
+)
 
 
 @contextmanager
 def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes `folder` when the block succeeds. A folder that holds something is refused, or with `force`:
+    """A folder to fill, which becomes `folder` when the block succeeds. With `force` an earlier export is replaced as a whole."""
+    folder = folder.resolve()
+    _require_free(folder, force)
+    staging = folder.with_name(f".{folder.name}.part")
+    with naming(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+        with _locked(staging, folder):
+            try:
+                for path in staging.iterdir():  # of an export that was killed
+                    _remove(path)
+                yield staging
+                for path in staging.iterdir():
+                    _sync(path)
+                _put_in_place(staging, folder)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
-    the new files replace those with the same names, the weights of an earlier export go, and everything else stays.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file. Give another --out-dir", BAD_FLAGS)
-    if not force and folder.is_dir() and any(folder.iterdir()):
+
+def require_possible(folder: Path) -> None:
+    """Refuse a place where no folder can be: a file, below a file, or the root."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not folder.name or not there.is_dir():
+        raise UserError(f"--out-dir {folder}: not a folder that can be made. Give another one", BAD_FLAGS)
+
+
+def _require_free(folder: Path, force: bool) -> None:
+    require_possible(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not force:
         raise UserError(f"{folder} is not empty. Give another --out-dir, or add --force to replace an earlier export", BAD_FLAGS)
-    staging = folder.with_name(f"{folder.name}.part")
-    try:
-        with naming(staging):
-            shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
-            staging.mkdir(parents=True)
-            yield staging
-            for path in staging.iterdir():
-                _sync(path)
-            if force and folder.is_dir():
-                _replace_files(staging, folder)
+    if not (folder / OURS).is_file():
+        raise UserError(f"{folder} holds no earlier export (no {OURS}), so --force does not replace it. Give another --out-dir", BAD_FLAGS)
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Give the folder its name. What an earlier export does not own is kept; until the end the earlier one is there as a whole."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        rename(staging, folder)
+        return
+    for path in folder.iterdir():
+        if not any(fnmatchcase(path.name, pattern) for pattern in EXPORTED):
+            if path.is_dir():
+                shutil.copytree(path, staging / path.name, symlinks=True, copy_function=os.link)
             else:
-                rename(staging, folder)
+                os.link(path, staging / path.name, follow_symlinks=False)
+    earlier = folder.with_name(f".{folder.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)
+    folder.rename(earlier)
+    try:
+        rename(staging, folder)
+    except BaseException:
+        earlier.rename(folder)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextmanager
+def _locked(staging: Path, folder: Path) -> Iterator[None]:
+    """Only one export at a time fills a staging folder. The lock ends with the process."""
+    descriptor = os.open(staging, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"another process is exporting to {folder}. Wait for it, or give another --out-dir") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
 
 
-def _replace_files(staging: Path, folder: Path) -> None:
-    (folder / LAST).unlink(missing_ok=True)
-    for pattern in WEIGHTS:
-        for path in folder.glob(pattern):
-            path.unlink()
-    for path in sorted(staging.iterdir(), key=lambda path: path.name == LAST):
-        rename(path, folder / path.name)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

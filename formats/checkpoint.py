@@ -32,6 +32,7 @@ NUMBERED = "checkpoint_{:06}.pt"  # of a step, with --keep-every
 UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
 PLAN = "plan"  # there too, of a run that was given hours
+PATHS = ("out_dir", "data_dir", "model_path", "init_from", "hellaswag")  # settings that name places of one machine
 SECONDS = "seconds"  # there too, since a version that measures them
 
 
@@ -202,6 +203,8 @@ def check_contents(checkpoint: Checkpoint) -> None:
         raise ValueError(f"its tokenizer has {checkpoint.tokenizer.vocab_size} ids, its config says {config.vocab_size}")
     if checkpoint.order not in get_args(Order) or checkpoint.stage not in get_args(Stage):
         raise ValueError(f"its order is {checkpoint.order!r} and its stage {checkpoint.stage!r}")
+    if min(checkpoint.step, checkpoint.tokens) < 0:
+        raise ValueError(f"its step is {checkpoint.step}, its tokens are {checkpoint.tokens}")
     for value, kind in ((checkpoint.step, int), (checkpoint.tokens, int), (checkpoint.val_loss, float), (checkpoint.train_config, dict)):
         if not isinstance(value, kind):
             raise TypeError(f"a {type(value).__name__} where a {kind.__name__} is expected")

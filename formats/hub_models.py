@@ -10,7 +10,7 @@ from formats.hugging_face import INDEX, OURS, TOKENIZER
 from system.errors import BAD_FLAGS, UserError, first_line
 
 SCHEME = "hf://"
-NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
+NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/pr/\d+|[^/]+))?(?:/(?P<path>[^/*?\[][^*?\[]*?))?/?")
 WEIGHT_ENDINGS = (".pt", ".safetensors")
 FILES = ("config.json", OURS, TOKENIZER, INDEX, "*.safetensors")  # of a Hugging Face folder
 
@@ -23,7 +23,7 @@ def is_on_hub(name: str) -> bool:
 def download_model(name: str) -> Path:
     """The local copy of hf://owner/name[@revision], or of a folder or a .pt file in it."""
     parts = NAME.fullmatch(name)
-    if not parts or ".." in name:
+    if not parts or ".." in name or not _is_valid(parts["repository"]):
         raise UserError(
             f"{name}: a model on the hub is named hf://owner/name, hf://owner/name@revision or hf://owner/name/file.pt", BAD_FLAGS
         )
@@ -61,15 +61,26 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.RequestError, ConnectionError, TimeoutError) as error:
         trouble = first_line(error)
         try:
-            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=True))
+            folder: Path | None = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=True))
         except LocalEntryNotFoundError:
-            folder = Path()
-        if not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
+            folder = None
+        if folder is None or not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
             raise UserError(
                 f"{name} cannot be downloaded ({trouble}). Run the same command again; files that are complete are kept"
             ) from error
         print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
         return folder
+
+
+def _is_valid(repository: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported, not declared
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _holds(folder: Path, wanted: Sequence[str]) -> bool:

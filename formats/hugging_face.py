@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from config import MAX_VOCAB_SIZE, ModelConfig
-from model import NORM_EPSILON
+from config import MAX_BLOCK_SIZE, MAX_VOCAB_SIZE, NORM_EPSILON, ModelConfig
 from system.errors import UserError
 
 WEIGHTS = "model.safetensors"
@@ -27,6 +26,7 @@ IN_BLOCK = {
     "mlp.up": "mlp.up_proj",
     "mlp.down": "mlp.down_proj",
 }
+MAX_WIDTH, MAX_LAYERS, MAX_THETA = 1 << 16, 1000, 1e12
 FITS = (
     f"What fits: Qwen3ForCausalLM or LlamaForCausalLM with at most {MAX_VOCAB_SIZE:,} ids, rms_norm_eps {NORM_EPSILON:g}, "
     "silu, no biases, no sliding window, plain rotary positions, heads that divide the width"
@@ -75,45 +75,62 @@ def our_config(theirs: Mapping[str, Any], source: str) -> ModelConfig:
     qk_norm = next((on for on, (name, _) in ARCHITECTURES.items() if architectures == [name]), None)
     if qk_norm is None:
         raise UserError(f"{source}: the architecture is {architectures}. {FITS}")
+
+    def whole(name: str, most: int) -> int:
+        value = theirs.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise UserError(f"{source}: {name} is {value!r}, a number from 1 to {most:,} is expected. {FITS}")
+        return value
+
+    heads, width = whole("num_attention_heads", MAX_WIDTH), whole("hidden_size", MAX_WIDTH)
+    shared = whole("num_key_value_heads", MAX_WIDTH) if theirs.get("num_key_value_heads") is not None else heads
+    mlp_size = whole("intermediate_size", 64 * MAX_WIDTH)
+    config = ModelConfig(
+        n_layer=whole("num_hidden_layers", MAX_LAYERS),
+        n_head=heads,
+        n_embed=width,
+        block_size=whole("max_position_embeddings", MAX_BLOCK_SIZE),
+        vocab_size=whole("vocab_size", MAX_VOCAB_SIZE),
+        dropout=_fraction(theirs.get("attention_dropout", 0.0)),
+        qk_norm=qk_norm,
+        tie_embeddings=theirs.get("tie_word_embeddings", False),
+        rope_theta=_rope_theta(theirs, source),
+        n_kv_head=None if shared == heads else shared,
+        mlp_size=None if mlp_size == ModelConfig(n_embed=width).mlp_width else mlp_size,  # as a model that was trained here says it
+    )
+    expected = {
+        "head_dim": width // heads,
+        "rms_norm_eps": NORM_EPSILON,
+        "hidden_act": "silu",
+        **dict.fromkeys(("attention_bias", "mlp_bias", "use_sliding_window"), False),
+        "quantization_config": None,
+    }
+    for name, value in expected.items():
+        if theirs.get(name, value) != value and not (name == "head_dim" and theirs[name] is None):
+            raise UserError(f"{source}: {name} is {theirs[name]!r}. {FITS}")
+    if not isinstance(config.tie_embeddings, bool):
+        raise UserError(f"{source}: tie_word_embeddings is {config.tie_embeddings!r}, true or false is expected")
     try:
-        heads, width = theirs["num_attention_heads"], theirs["hidden_size"]
-        config = ModelConfig(
-            n_layer=theirs["num_hidden_layers"],
-            n_head=heads,
-            n_embed=width,
-            block_size=theirs["max_position_embeddings"],
-            vocab_size=theirs["vocab_size"],
-            dropout=theirs.get("attention_dropout", 0.0),
-            qk_norm=qk_norm,
-            tie_embeddings=theirs.get("tie_word_embeddings", False),
-            rope_theta=_rope_theta(theirs, source),
-            n_kv_head=None if theirs.get("num_key_value_heads", heads) == heads else theirs["num_key_value_heads"],
-            mlp_size=theirs["intermediate_size"],
-        )
-        if config.vocab_size > MAX_VOCAB_SIZE:
-            raise UserError(f"{source}: the vocabulary has {config.vocab_size:,} ids. {FITS}")
         config.check()
-        head_size = theirs.get("head_dim") or config.head_size
-        refused = {
-            "head_dim": head_size != config.head_size,
-            "rms_norm_eps": theirs.get("rms_norm_eps", NORM_EPSILON) != NORM_EPSILON,
-            "hidden_act": theirs.get("hidden_act", "silu") != "silu",
-            **{name: bool(theirs.get(name)) for name in ("attention_bias", "mlp_bias", "use_sliding_window", "quantization_config")},
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{source} is not a complete config ({type(error).__name__}: {error}). {FITS}") from error
-    for name, is_refused in refused.items():
-        if is_refused:
-            raise UserError(f"{source}: {name} is {theirs[name]}. {FITS}")
-    if config.mlp_size == ModelConfig(n_embed=width).mlp_width:  # the default, as a model that was trained here says it
-        return ModelConfig(**{**vars(config), "mlp_size": None})
+    except UserError as error:
+        raise UserError(f"{source}: {error}. {FITS}") from error
     return config
 
 
 def _rope_theta(theirs: Mapping[str, Any], source: str) -> float:
     """The base of the rotary positions, wherever a version of transformers writes it."""
     parameters = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
+        raise UserError(f"{source}: rope_parameters is {parameters!r}. {FITS}")
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
         raise UserError(f"{source}: the rotary positions are of type {kind}. {FITS}")
-    return float(parameters.get("rope_theta") or theirs.get("rope_theta") or ModelConfig.rope_theta)
+    value = parameters.get("rope_theta", theirs.get("rope_theta", ModelConfig.rope_theta))
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_THETA:
+        raise UserError(f"{source}: rope_theta is {value!r}, a number from 1 to {MAX_THETA:g} is expected")
+    return float(value)
+
+
+def _fraction(value: object) -> float:
+    """A share, as far as it is one; the check of the configuration refuses the others."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else -1.0

@@ -1,4 +1,4 @@
-"""Reading a Hugging Face folder as a checkpoint. No code of the folder runs, and nothing outside of it is read."""
+"""Reading a Hugging Face folder as a checkpoint. No code of the folder runs, and its files cannot name other files to read."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from config import ModelConfig
-from formats.checkpoint import Checkpoint, check_contents
+from formats.checkpoint import PATHS, Checkpoint, check_contents
 from formats.hugging_face import EMBEDDING, HEAD, INDEX, OURS, TOKENIZER, WEIGHTS, our_config, their_name
 from model import GPT
 from system.errors import UserError, first_line
@@ -17,6 +17,7 @@ from tokens.tokenizer import Tokenizer
 
 CONFIG = "config.json"
 MAX_JSON_BYTES = 64 << 20
+AGAIN = "Export or download it again"
 
 
 def is_hugging_face_folder(folder: Path) -> bool:
@@ -32,24 +33,26 @@ def read_hugging_face_folder(folder: Path) -> Checkpoint:
     tokenizer, training = _read_ours(folder)
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(f"{folder}: {TOKENIZER} has {tokenizer.vocab_size:,} ids, {CONFIG} says {config.vocab_size:,}")
+    weights = _read_weights(folder, config)
     try:
+        settings = {name: value for name, value in training.get("train_config", {}).items() if name not in PATHS}
         checkpoint = Checkpoint(
             path=folder,
-            weights=_read_weights(folder, config),
+            weights=weights,
             model_config=config,
-            train_config=training.get("train_config", {}),
-            stage=training["stage"],
-            must_match=training.get("identity", {}),
+            train_config=settings,  # without the places that a stranger may name
+            stage=training.get("stage", "missing"),
+            must_match=dict(training.get("identity", {})),
             tokenizer=tokenizer,
-            order=training["order"],
+            order=training.get("order", "missing"),
             step=training.get("step", 0),
             tokens=training.get("tokens", 0),
             val_loss=float(training.get("val_loss") or "nan"),
             resume_state=None,
         )
         check_contents(checkpoint)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / OURS} is damaged ({type(error).__name__}: {error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{folder / OURS} is damaged: {first_line(error)}. {AGAIN}") from error
     return checkpoint
 
 
@@ -73,9 +76,9 @@ def _read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     for name, shape in wanted.items():
         theirs = their_name(name)
         if theirs not in there:
-            raise UserError(f"{folder}: the weights lack {theirs}")
+            raise UserError(f"{folder}: the weights lack {theirs}. {AGAIN}")
         tensor = there.pop(theirs)
-        if theirs in (EMBEDDING, HEAD) and tensor.shape[:1] == (config.vocab_size,):
+        if theirs in (EMBEDDING, HEAD) and tensor.dim() == 2 and len(tensor) == config.vocab_size:
             tensor = F.pad(tensor, (0, 0, 0, config.padded_vocab_size - config.vocab_size))
         if tensor.shape != shape or tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise UserError(f"{folder}: {theirs} is {tuple(tensor.shape)} in {tensor.dtype}, {CONFIG} says {tuple(shape)}")
@@ -95,7 +98,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
         try:
             yield from load_file(folder / name).items()
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise UserError(f"{folder / name} is damaged ({first_line(error)})") from error
+            raise UserError(f"{folder / name} is damaged ({first_line(error)}). {AGAIN}") from error
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -107,7 +110,7 @@ def _weight_files(folder: Path) -> list[str]:
         return [WEIGHTS]
     named = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(named, dict) or not named:
-        raise UserError(f"{folder / INDEX} is damaged: it has no weight_map")
+        raise UserError(f"{folder / INDEX} is damaged: it has no weight_map. {AGAIN}")
     files = sorted({str(name) for name in named.values()})
     for name in files:
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
@@ -121,9 +124,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} has {path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} are expected")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}. {AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)})") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}). {AGAIN}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: not an object")
+        raise UserError(f"{path} is damaged: not an object. {AGAIN}")
     return value

@@ -10,7 +10,10 @@ from formats.hugging_face_folder import is_hugging_face_folder, read_hugging_fac
 
 def load_named_model(name: str, stage: Stage = "pretraining") -> Checkpoint:
     """Read a model. The stage only decides which command is suggested if there is none."""
-    path = download_model(name) if is_on_hub(name) else Path(name)
+    if is_on_hub(name):
+        path = download_model(name)
+        return load_checkpoint(path, stage) if path.suffix == ".pt" else read_hugging_face_folder(path)
+    path = Path(name)
     if path.is_dir() and not (path / BEST).is_file() and is_hugging_face_folder(path):
         return read_hugging_face_folder(path)
     return load_checkpoint(path, stage)

@@ -102,7 +102,7 @@ def document_settings(config: PreprocessConfig) -> dict[str, Any]:
     """The settings that the bytes of the data folder depend on."""
     settings = output_settings(config, DOCUMENT_ENDINGS)
     if config.tokenizer:
-        settings["tokenizer"] = load_given_tokenizer(config, config.tokenizer).sha256
+        settings["tokenizer"] = load_given_tokenizer(config).sha256
     return settings
 
 
@@ -139,7 +139,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
     """Train a tokenizer, or load the one that --tokenizer names, and write it into the folder."""
     if config.tokenizer:
-        tokenizer = load_given_tokenizer(config, config.tokenizer)
+        tokenizer = load_given_tokenizer(config)
     else:
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)

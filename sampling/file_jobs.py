@@ -30,7 +30,7 @@ class Job(NamedTuple):
 def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> None:
     """Write the result of each row to a file, resuming an earlier run, and fail at the end if rows could not be used."""
     settings: Row = {
-        "model": f"step {checkpoint.step}, loss {checkpoint.val_loss}",
+        "model": checkpoint.fingerprint,
         "matrices": f"{model.output_matrix.dtype}",
         "source": fingerprint(job.source) if Path(job.source).is_file() else job.source,
     }

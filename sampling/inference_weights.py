@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import GPT, NORM_EPSILON, Block, CacheUpdate, RMSNorm, apply_rotary, attend
+from config import NORM_EPSILON
+from model import GPT, Block, CacheUpdate, RMSNorm, apply_rotary, attend
 
 PACKED_ROWS = 8  # up to this many, the int8 kernel is bound by memory; above, by its arithmetic
 PACKED_INPUTS = 16  # the kernel reads so many inputs at a time, also past the end of a row

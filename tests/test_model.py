@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch._dynamo import lookup_backend
 
-from config import IGNORE_INDEX, ModelConfig
+from config import IGNORE_INDEX, NORM_EPSILON, ModelConfig
 from formats.batches import PADDING
-from model import GPT, NORM_EPSILON, Block, RMSNorm, segment_positions_and_mask
+from model import GPT, Block, RMSNorm, segment_positions_and_mask
 
 TINY = ModelConfig(n_layer=2, n_head=4, n_embed=32, block_size=16, vocab_size=50)  # 64 embedding rows, 14 of them padding
 GOLDEN_LOSS = 3.9168

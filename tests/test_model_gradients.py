@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import model
-from config import IGNORE_INDEX, ModelConfig
-from model import GPT, NORM_EPSILON, RMSNorm
+from config import IGNORE_INDEX, NORM_EPSILON, ModelConfig
+from model import GPT, RMSNorm
 
 
 def leaf(*shape: int, seed: int = 0) -> Tensor:

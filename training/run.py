@@ -12,7 +12,7 @@ import torch
 
 from config import LoopConfig
 from formats.batches import SHUFFLE
-from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
+from formats.checkpoint import BEST, LAST, PATHS, Checkpoint, load_checkpoint, numbered_checkpoints
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
@@ -27,7 +27,6 @@ from training.loss_curve import PICTURE, redraw_loss_curve
 from training.sharding import shard_model
 from training.task import RANDOM, START, TrainingTask
 
-PATHS = ("out_dir", "data_dir", "model_path", "init_from", "hellaswag")  # may differ between machines
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
 

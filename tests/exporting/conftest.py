@@ -24,22 +24,33 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def save_random(
-    path: Path, tokenizer: Tokenizer, stage: Stage = "tuning", order: Order = "backward", train_config: Any = None, **changes: Any
+    path: Path,
+    tokenizer: Tokenizer,
+    stage: Stage = "tuning",
+    order: Order = "backward",
+    train_config: Any = None,
+    must_match: Any = None,
+    scale: float = 0.2,
+    **changes: Any,
 ) -> Path:
     """A checkpoint of a small model with random weights."""
     torch.manual_seed(0)
     model = GPT(ModelConfig(**SHAPE | changes))
     for name, parameter in model.named_parameters():
-        torch.nn.init.normal_(parameter, mean="norm" in name, std=0.2)
+        torch.nn.init.normal_(parameter, mean="norm" in name, std=scale)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(
-        path, weights=model.state_dict(), model_config=model.config, train_config=train_config or {}, must_match={"of": "a test"},
-        stage=stage, tokenizer=tokenizer, order=order, step=7, tokens=1234, val_loss=6.5,
-    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "train_config": train_config or {},
+        "must_match": must_match or {"of": "a test"},
+        "stage": stage,
+        "order": order,
+    }
+    facts |= {"tokenizer": tokenizer, "step": 7, "tokens": 1234, "val_loss": 6.5}
+    save_checkpoint(path, weights=model.state_dict(), model_config=model.config, **facts)
     return path
 
 
-def export(checkpoint: Path, folder: Path, *flags: object) -> subprocess.CompletedProcess[str]:
+def export(checkpoint: Path, folder: Path | str, *flags: object) -> subprocess.CompletedProcess[str]:
     """Run the script in this process."""
     return call_script("export_xcoax.py", "--model-path", checkpoint, "--out-dir", folder, *flags)
 

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 import exporting.hugging_face_export
+import exporting.staging
+from exporting.staging import staged_folder
 from formats.checkpoint import load_checkpoint
 from formats.hugging_face_folder import read_hugging_face_folder
 from sampling.engine import Engine
@@ -22,6 +25,7 @@ from sampling.generation import EndingPrompter, ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
 from tests.conftest import ROOT, call_script, fails_with
 from tests.exporting.conftest import SHAPES, export, save_random
+from tests.preprocessing.in_process import contents
 from tokens.prompt_format import PromptFormat
 from tokens.tokenizer import Tokenizer
 
@@ -47,12 +51,13 @@ def run_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transformers_computes_the_same_and_the_folder_comes_back(shape: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, train_config={"data_dir": "data/x"}, **SHAPES[shape])
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, train_config={"data_dir": "data/x", "lr": 0.5}, **SHAPES[shape])
     result = export(path, tmp_path / "hf", "--dtype", "float32")
     assert result.returncode == 0, result.stderr
     assert "texts have the same ids; in float32 logits differ by at most" in result.stdout
     ours, back = load_checkpoint(path), read_hugging_face_folder(tmp_path / "hf")
-    for name in ("model_config", "train_config", "stage", "must_match", "order", "step", "tokens", "val_loss"):
+    assert back.train_config == {"lr": 0.5}  # without the places of this machine
+    for name in ("model_config", "stage", "must_match", "order", "step", "tokens", "val_loss"):
         assert getattr(back, name) == getattr(ours, name), name
     assert back.tokenizer.model == ours.tokenizer.model
     ids = torch.randint(400, (2, 64))
@@ -133,23 +138,79 @@ def test_the_card_has_results_of_this_checkpoint_only(checkpoint: Path, tmp_path
         (tmp_path / "report_ranking.png").write_bytes(b"picture")
         assert export(path, tmp_path / "hf", "--force", "--no-verify", "--license", "mit").returncode == 0
         card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
-        assert card.startswith("---\nlicense: mit\n")
+        assert card.startswith('---\nlicense: "mit"\n')
         assert ("### Language\n\n| | loss |" in card) == shown
         assert ("the report beside the checkpoint is of another one" in card) == (not shown)
         assert (tmp_path / "hf" / "report_ranking.png").is_file() == shown or not shown
 
 
-def test_a_folder_that_holds_something_is_refused_without_force(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "hf"
-    folder.mkdir()
+def test_force_replaces_an_earlier_export_and_nothing_else(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "hf")
     (folder / "notes.txt").write_text("mine")
+    (folder / "adapters").mkdir()
+    (folder / "adapters" / "adapter.safetensors").write_bytes(b"mine")
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"of an earlier export")
+    before = contents(folder)
     fails_with(export(checkpoint, folder, "--no-verify"), 2, "is not empty", "--force")
-    assert sorted(path.name for path in folder.iterdir()) == ["model-00001-of-00002.safetensors", "notes.txt"]
+    assert contents(folder) == before
     assert export(checkpoint, folder, "--no-verify", "--force").returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "notes.txt"])
-    assert not (tmp_path / "hf.part").exists()
-    fails_with(export(checkpoint, tmp_path / "hf" / "notes.txt", "--no-verify"), 2, "is a file")
+    assert sorted(contents(folder)) == sorted([*FILES, "notes.txt", "adapters/adapter.safetensors"])
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("moment", ["hugging_face_export.stop_ids", "staging.rename"])
+def test_an_export_that_is_interrupted_leaves_the_earlier_one(
+    moment: str, checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "hf")
+    before = contents(folder)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"exporting.{moment}", interrupt)
+    assert export(checkpoint, folder, "--no-verify", "--force").returncode == 130
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_what_is_no_earlier_export_is_refused_even_with_force(checkpoint: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(checkpoint.parent, tmp_path / "run")
+    fails_with(export(checkpoint, run, "--no-verify", "--force"), 2, "holds no earlier export", "Give another --out-dir")
+    fails_with(export(checkpoint, run / checkpoint.name, "--no-verify"), 2, "not a folder that can be made")
+    fails_with(export(checkpoint, Path("/"), "--no-verify"), 2, "not a folder that can be made")
+    fails_with(export(checkpoint, "hf://owner/name", "--no-verify"), 2, "hf upload")
+    here = tmp_path / "here"
+    here.mkdir()
+    assert call_script("export_xcoax.py", "--model-path", checkpoint, "--out-dir", ".", "--no-verify", cwd=here).returncode == 0
+    assert sorted(contents(here)) == sorted(FILES)
+
+
+def test_one_export_at_a_time_writes_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "hf", force=False):
+        fails_with(export(checkpoint, tmp_path / "hf", "--no-verify"), 1, "another process is exporting to")
+    assert list((tmp_path / "hf").iterdir()) == []
+
+
+def test_a_model_that_was_tuned_tells_what_it_began_with(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    base = save_random(tmp_path / "base" / "best_checkpoint.pt", tokenizer, "pretraining", train_config={"lr": 0.25})
+    began = {"the pretrained checkpoint": load_checkpoint(base).fingerprint}
+    settings = {"model_path": str(base), "lr": 0.5}
+    path = save_random(tmp_path / "tuned" / "best_checkpoint.pt", tokenizer, train_config=settings, must_match=began)
+    assert export(path, tmp_path / "hf", "--no-verify").returncode == 0
+    card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+    assert card.index("| `lr` | 0.5 |") < card.index("It began with this model") < card.index("| `lr` | 0.25 |")
+    assert str(tmp_path) not in card + (tmp_path / "hf" / "backgpt.json").read_text(encoding="utf-8")
+    save_random(base, tokenizer, "pretraining", scale=0.3)  # another model under the same name
+    assert export(path, tmp_path / "other", "--no-verify").returncode == 0
+    assert "It began with" not in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_weight_too_large_for_the_dtype_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, scale=1e6)
+    fails_with(export(path, tmp_path / "hf", "--dtype", "float16"), 2, "a weight is too large for float16", "--dtype float32")
+    assert not (tmp_path / "hf").exists()
 
 
 def test_a_full_disk_leaves_nothing_under_the_name(checkpoint: Path, tmp_path: Path) -> None:

@@ -18,12 +18,25 @@ from tests.preprocessing.hub_stand_in import HubStandIn, Trouble
 
 NAME, WEIGHTS, REVISION = "hf://owner/name", "model.safetensors", "revision/main"
 
+WRONG = [
+    "hf://owner",
+    "hf://o/n/../x",
+    "hf:///x",
+    "hf://",
+    "hf://-a/b",
+    "hf://a--b/c",
+    "hf://o/n.git",
+    "hf://o/n//etc/x.pt",
+    "hf://o/n/*.pt",
+]
+
 
 @pytest.fixture(scope="module")
 def server(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubStandIn]:
     folder = tmp_path_factory.mktemp("repository")
     write_hugging_face_folder(load_checkpoint(checkpoints["tuning"]), folder, torch.float32, "")
-    files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"run/best_checkpoint.pt": checkpoints["tuning"].read_bytes()}
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files |= dict.fromkeys(("best_checkpoint.pt", "run/best_checkpoint.pt"), checkpoints["pretraining"].read_bytes())
     with HubStandIn("owner/name", files, "models") as server:
         yield server
 
@@ -38,6 +51,12 @@ def hub(server: HubStandIn) -> HubStandIn:
 def process(server: HubStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     with HubProcess(server.url, tmp_path_factory.mktemp("cache")) as process:
         yield process
+
+
+def load_elsewhere(folder: str, name: str) -> list[str]:
+    """The same in another current folder."""
+    with contextlib.chdir(folder):
+        return load(name)
 
 
 def load(*names: str) -> list[str]:
@@ -79,9 +98,18 @@ def test_a_download_that_breaks_is_told_and_half_a_model_is_not_used(hub: HubSta
     assert process.call(load, NAME) == ["tuning"]  # the library resumes
 
 
+def test_a_model_in_the_current_folder_is_not_taken_for_that_of_the_hub(
+    hub: HubStandIn, process: HubProcess, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    write_hugging_face_folder(load_checkpoint(checkpoints["tuning"]), tmp_path, torch.float32, "")
+    hub.gone = True
+    assert process.call(load_elsewhere, str(tmp_path), NAME)[0].startswith("hf://owner/name cannot be downloaded (")
+
+
 def test_a_checkpoint_in_a_repository_is_named_by_its_path(hub: HubStandIn, process: HubProcess) -> None:
-    assert process.call(load, f"{NAME}@main/run/best_checkpoint.pt", f"{NAME}/run/best_checkpoint.pt") == ["tuning", "tuning"]
-    assert (downloads(hub, WEIGHTS), downloads(hub, ".pt")) == (0, 1)
+    named = [f"{NAME}@main/run/best_checkpoint.pt", f"{NAME}/run/best_checkpoint.pt", f"{NAME}/best_checkpoint.pt", NAME]
+    assert process.call(load, *named) == [*["pretraining"] * 3, "tuning"]  # what else is in the cache does not matter
+    assert (downloads(hub, WEIGHTS), downloads(hub, ".pt")) == (1, 2)
 
 
 def test_names_that_are_wrong_say_what_to_do(hub: HubStandIn, process: HubProcess) -> None:
@@ -106,7 +134,10 @@ def test_a_script_samples_from_a_model_of_the_hub(hub: HubStandIn, tmp_path: Pat
     assert (result.returncode, result.stderr) == (0, "") and len(result.stdout) > 8
 
 
-@pytest.mark.parametrize("name", ["hf://owner", "hf://owner/name/../other", "hf:///x", "hf://"])
+@pytest.mark.parametrize(
+    "name",
+    ["hf://owner", "hf://o/n/../x", "hf:///x", "hf://", "hf://-a/b", "hf://a--b/c", "hf://o/n.git", "hf://o/n//etc/x.pt", "hf://o/n/*.pt"],
+)
 def test_what_is_no_name_is_refused_without_a_request(name: str) -> None:
     with pytest.raises(UserError, match="a model on the hub is named hf://owner/name"):
         download_model(name)

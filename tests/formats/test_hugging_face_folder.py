@@ -41,21 +41,28 @@ def edit(folder: Path, name: str, **changes: Any) -> None:
     [
         ({"architectures": ["GPT2LMHeadModel"]}, r"the architecture is \['GPT2LMHeadModel'\]. What fits: Qwen3ForCausalLM or Llama"),
         ({"architectures": None}, "the architecture is None"),
-        ({"vocab_size": 151_936}, "the vocabulary has 151,936 ids. What fits: .*at most 65,536 ids"),
+        ({"vocab_size": 151_936}, "vocab_size is 151936, a number from 1 to 65,536 is expected. What fits"),
         ({"vocab_size": 401}, "tokenizer.model has 400 ids, config.json says 401"),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05"),
         ({"head_dim": 64}, "head_dim is 64"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"use_sliding_window": True}, "use_sliding_window is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is "),
-        ({"hidden_act": "gelu"}, "hidden_act is gelu"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rotary positions are of type yarn"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "rotary positions are of type linear"),
-        ({"hidden_size": None}, "is not a complete config"),
-        ({"hidden_size": "32"}, "is not a complete config"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"hidden_size": "32"}, "hidden_size is '32'"),
         ({"num_hidden_layers": 3}, "the weights lack model.layers.2"),
         ({"num_hidden_layers": 1}, "the weights have model.layers.1"),
-        ({"num_attention_heads": 5}, "not a multiple of twice"),
+        ({"num_attention_heads": 5, "head_dim": 6}, "config.json: --n-embed 32: not a multiple of twice"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, a number from 1 to 1,000"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0"),
+        ({"intermediate_size": 2**62}, "intermediate_size is 4611686018427387904"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_theta is 1000"),
+        ({"rope_parameters": [1]}, r"rope_parameters is \[1\]"),
+        ({"attention_dropout": 2}, "--dropout"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
         ({"intermediate_size": 64}, r"mlp.gate_proj.weight is \(128, 32\) in torch.float32, config.json says \(64, 32\)"),
         ({"tie_word_embeddings": False}, "the weights lack lm_head.weight"),
     ],
@@ -89,6 +96,10 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: edit(folder, "backgpt.json", order="sideways"), "backgpt.json is damaged"),
     (lambda folder: edit(folder, "backgpt.json", step="many"), "backgpt.json is damaged"),
     (lambda folder: edit(folder, "backgpt.json", train_config=[]), "backgpt.json is damaged"),
+    (lambda folder: edit(folder, "backgpt.json", val_loss=10**400), "backgpt.json is damaged"),
+    (lambda folder: edit(folder, "backgpt.json", tokens=-1), "backgpt.json is damaged"),
+    (lambda folder: edit(folder, "backgpt.json", identity=[1]), "backgpt.json is damaged"),
+    (lambda folder: edit(folder, "backgpt.json", stage=None), "backgpt.json is damaged"),
     (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json is damaged"),
     (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "Other formats are not read"),
     (with_index(weight_map={"x": "../../etc/model.safetensors"}), "not a .safetensors file of this folder"),
@@ -124,6 +135,19 @@ def test_a_tied_matrix_that_is_written_twice_and_a_folder_without_training_facts
     (folder / "backgpt.json").write_text('{"order": "backward", "stage": "tuning"}')
     checkpoint = read_hugging_face_folder(folder)
     assert (checkpoint.step, checkpoint.tokens, checkpoint.train_config) == (0, 0, {})
+
+
+def test_a_flat_matrix_is_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].flatten()
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match="model.embed_tokens.weight is "):
+        read_hugging_face_folder(folder)
+
+
+def test_places_that_a_stranger_names_are_not_followed(folder: Path) -> None:
+    edit(folder, "backgpt.json", train_config={"model_path": "/etc/passwd", "data_dir": "hf://x/y", "lr": 1})
+    assert read_hugging_face_folder(folder).train_config == {"lr": 1}
 
 
 def test_an_integer_tensor_is_refused(folder: Path) -> None:
