@@ -12,23 +12,26 @@ import sys
 from system.startup import run_script
 
 from presets import SAMPLE_PRESETS
-from sampling.generation import EndingPrompter
-from sampling.loading import load_engine
-from sampling.terminal_sampler import TerminalSampler
 from system.command_line import read_flags
-from system.terminal import Screen
+from system.terminal import Screen, tell_at_once
 
 GREETING = "Type an ending and press Enter: it writes what led there. `help` shows the settings, Ctrl-D leaves."
 
 
 def main() -> None:
     config = read_flags(SAMPLE_PRESETS, __doc__)
+    tell_at_once(f"reading {config.model_path}")
+    from sampling.generation import EndingPrompter  # these import torch, which takes seconds
+    from sampling.loading import load_engine
+    from sampling.repl import talk
+    from sampling.terminal_sampler import TerminalSampler
+
     checkpoint, engine = load_engine(config, "pretraining")
     if checkpoint.stage == "tuning":
         print(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", file=sys.stderr)
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
     sampler = TerminalSampler(Screen(), engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
-    sampler.run(config, config.prompt, GREETING)
+    talk(sampler, config, config.prompt, GREETING)
 
 
 if __name__ == "__main__":

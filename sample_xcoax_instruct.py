@@ -10,20 +10,23 @@ You can stop the work on a file at any time; run the same command again to resum
 from system.startup import run_script
 
 from presets import SAMPLE_INSTRUCT_PRESETS
-from sampling.file_jobs import run_file_job
-from sampling.generation import ResponsePrompter
-from sampling.loading import MAX_SEQUENCES, load_engine, require_tuned
-from sampling.response_files import instructions_job
-from sampling.terminal_sampler import TerminalSampler
 from system.command_line import read_flags
-from system.terminal import Screen
-from tokens.prompt_format import PromptFormat
+from system.terminal import Screen, tell_at_once
 
 GREETING = "Type a response and press Enter: it writes the instruction. `help` shows the settings, Ctrl-D leaves."
 
 
 def main() -> None:
     config = read_flags(SAMPLE_INSTRUCT_PRESETS, __doc__)
+    tell_at_once(f"reading {config.model_path}")
+    from sampling.file_jobs import run_file_job  # these import torch, which takes seconds
+    from sampling.generation import ResponsePrompter
+    from sampling.loading import MAX_SEQUENCES, load_engine, require_tuned
+    from sampling.repl import talk
+    from sampling.response_files import instructions_job
+    from sampling.terminal_sampler import TerminalSampler
+    from tokens.prompt_format import PromptFormat
+
     checkpoint, engine = load_engine(config, "tuning", config.batch_size if config.output else MAX_SEQUENCES)
     require_tuned(checkpoint)
     prompter = ResponsePrompter(PromptFormat(checkpoint.tokenizer, checkpoint.order), checkpoint.model_config.block_size)
@@ -31,7 +34,7 @@ def main() -> None:
         run_file_job(instructions_job(config, engine, prompter), checkpoint, engine.model, config.output)
         return
     sampler = TerminalSampler(Screen(), engine, prompter, best_first=True, grows_left=checkpoint.order == "backward")
-    sampler.run(config, config.response, GREETING)
+    talk(sampler, config, config.response, GREETING)
 
 
 if __name__ == "__main__":

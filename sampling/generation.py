@@ -54,6 +54,10 @@ class Prompter(Protocol):
     def stop_ids(self) -> frozenset[int]:
         """The ids that end a generated text."""
 
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens a text can have; None if it can go on past the context."""
+
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
         """The request for a given text, and a notice if the text had to be cut; an empty one if not."""
 
@@ -77,6 +81,10 @@ class EndingPrompter:
     @property
     def stop_ids(self) -> frozenset[int]:
         return frozenset([self._tokenizer.end_of_text])
+
+    @property
+    def most_tokens(self) -> int | None:
+        return None
 
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
         ids = self._tokenizer.encode(reorder(given, self._order))
@@ -117,6 +125,10 @@ class ResponsePrompter:
     @property
     def stop_ids(self) -> frozenset[int]:
         return self._prompt_format.stop_ids
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self._block_size - self._prompt_format.overhead
 
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
         response = clean_text(given)

@@ -17,7 +17,7 @@ def generate_past_context(
     prompts = {sample: list(request.prompt) for sample in range(request.samples)}
     requests, samples, round_number = [request], list(range(request.samples)), 0
     while samples:
-        generated = {sample: 0 for sample in samples}
+        generated = dict.fromkeys(samples, 0)
         full = []
         for event in engine.run(requests, params, stop_ids):
             sample = event.sample if not round_number else samples[event.request]

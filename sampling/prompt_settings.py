@@ -15,14 +15,15 @@ SETTINGS = {  # the name at the prompt, and the field of the configuration
     "tokens": "max_new_tokens",
     "samples": "num_samples",
     "seed": "seed",
+    "pace": "pace",
 }
-FRACTIONS = ("temp", "top_p", "min_p")  # the others are whole numbers
+FRACTIONS = ("temp", "top_p", "min_p", "pace")  # the others are whole numbers
 # Other spellings that people bring along; dashes count as underscores.
 SPELLINGS = {**{field: name for name, field in SETTINGS.items()}, "max_tokens": "tokens", "n": "samples", "topk": "top_k", "topp": "top_p"}
 SWITCH = {"on": True, "true": True, "off": False, "false": False}
 LEAVING = ("quit", "exit", "bye", "q")
 COMMANDS = ("help", "raw", "settings", "reset", *LEAVING)
-ASSIGNMENT = r"([a-z_][a-z_-]*)\s*=\s*([^\s,=]*(?:,\d[^\s,=]*)?)"  # a comma before a digit is a decimal one
+ASSIGNMENT = r"([a-z_][a-z_-]*)\s*[=:]\s*([^\s,=]*(?:,\d[^\s,=]*)?)"  # a comma before a digit is a decimal one
 ASSIGNMENTS = rf"{ASSIGNMENT}(?:\s*[,\s]\s*{ASSIGNMENT})*"
 HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the most likely token
   top_k=200     sample from this many of the most likely tokens; 0 is off
@@ -31,12 +32,20 @@ HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the mos
   tokens=500    maximum number of tokens in a text
   samples=3     texts for each prompt
   seed=7        the same seed gives the same texts; seed=off gives other texts each time
+  pace=5        words a second that appear; 0 is as fast as the model writes
   raw           switch between the order of a reader and the order of the model
   settings      show the settings
   reset         go back to the settings of the start
   help          show this help
   quit          leave, like Ctrl-D
-  Several settings fit on one line: temp=0.8 top_k=200. Commands may start with a slash: /help.
+  /again        another text for the same prompt, with a new seed
+  /more         go on from the text that stands
+  /pick 2       of several samples the second one stands
+  /undo         take the last step back
+  /clear        clear the screen
+  /save [file]  keep everything of this session in a text file
+  /picture file.svg  the text that stands as a picture, its words colored by their surprise
+  Several settings fit on one line: temp=0.8 top_k=200. The other commands may start with a slash too: /help.
   Ctrl-C stops a text that is being generated. A line that starts with a space is never a command."""
 
 
@@ -48,8 +57,9 @@ def is_leaving(line: str) -> bool:
 class PromptSettings:
     """The settings of a session, changed by commands."""
 
-    def __init__(self, config: SamplerConfig) -> None:
+    def __init__(self, config: SamplerConfig, most_tokens: int | None = None) -> None:
         self._start = config
+        self._most_tokens = most_tokens  # that a text can have, where the context bounds it
         self.config = config
 
     def run_command(self, line: str) -> str | None:
@@ -103,6 +113,8 @@ class PromptSettings:
                 number = None if is_off else float(value.replace(",", ".")) if name in FRACTIONS else int(value)
             except ValueError:
                 return f"{name}={value}: expected {'a number' if name in FRACTIONS else 'a whole number'}; nothing changed"
+            if name == "tokens" and self._most_tokens is not None and number is not None and number > self._most_tokens:
+                return f"tokens={value}: the context of this model holds at most {self._most_tokens}; nothing changed"
             changes[SETTINGS[name]] = number
         try:
             config = dataclasses.replace(self.config, **changes)  # type: ignore[arg-type]  # by name

@@ -1,27 +1,31 @@
-"""The interactive prompt of both samplers: reading lines and pastes, commands, history and Ctrl-C."""
+"""The interactive prompt of both samplers: it reads lines and pastes, and hands them to the session."""
 
-import contextlib
+import dataclasses
 import io
-import os
 import select
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
-from sampling.prompt_settings import HELP, PromptSettings, is_leaving
+from config import SamplerConfig
+from sampling.history import open_history
+from sampling.prompt_settings import HELP, is_leaving
+from sampling.session import Session, save_picture
+from sampling.terminal_sampler import TerminalSampler
 from system.errors import UserError
 from system.signals import Interrupt
-from system.terminal import Screen, hanging_indent, without_echo
+from system.terminal import without_echo
+from system.wrapping import hanging_indent
 
 PASTE_SECONDS = 0.03  # lines that follow each other this fast were pasted, not typed
 
 
-def run_repl(screen: Screen, settings: PromptSettings, label: str, greeting: str, generate: Callable[[str, Interrupt], None]) -> None:
+def run_repl(session: Session, label: str, greeting: str) -> None:
     """Read until Ctrl-D: run commands, and generate for every other text."""
+    screen = session.screen
     screen.say(greeting)
-    with _open_history(label) as history:
+    with open_history(label) as history:
         lines: list[str] = []  # typed or pasted, and not yet handled
         at_end = False
         while lines or not at_end:
@@ -37,19 +41,26 @@ def run_repl(screen: Screen, settings: PromptSettings, label: str, greeting: str
             if len(lines) == 1 and is_leaving(lines[0]):
                 return
             history.save()
-            answer = settings.run_command(lines[0]) or (settings.suggest(lines[0]) if len(lines) == 1 else None)
+            if command := session.command(lines[0]):
+                lines = lines[1:]
+                _run(session, command)
+                continue
+            answer = session.settings.run_command(lines[0]) or (session.settings.suggest(lines[0]) if len(lines) == 1 else None)
             if answer is not None:  # of several lines, commands at the start are run one by one, and the rest is one text
                 screen.say(hanging_indent(answer, screen.console.width) if answer is HELP else answer, style="")
                 lines = lines[1:]
                 continue
             text, lines = "\n".join(lines), []
-            if not text.strip():
-                continue
-            with Interrupt() as interrupt, without_echo():
-                try:
-                    generate(text, interrupt)
-                except UserError as error:
-                    screen.say(str(error), style="")
+            if text.strip():
+                _run(session, partial(session.generate, text))
+
+
+def _run(session: Session, work: Callable[[Interrupt], None]) -> None:
+    with Interrupt() as interrupt, without_echo():
+        try:
+            work(interrupt)
+        except UserError as error:
+            session.screen.say(str(error), style="")
 
 
 def _read_lines(label: str, marks_pastes: bool) -> tuple[list[str], bool]:
@@ -67,41 +78,6 @@ def _read_lines(label: str, marks_pastes: bool) -> tuple[list[str], bool]:
     return lines, False
 
 
-@dataclass
-class _History:
-    """The history of the line editor, kept in a file."""
-
-    readline: ModuleType | None
-    path: Path
-    marks_pastes: bool = False
-
-    def save(self) -> None:
-        with contextlib.suppress(OSError):  # the prompt also works where the file cannot be written
-            if self.readline is not None:
-                self.readline.write_history_file(self.path)
-
-
-@contextlib.contextmanager
-def _open_history(label: str) -> Iterator[_History]:
-    """Line editing, with the history of earlier sessions."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    try:
-        import readline
-    except ImportError:  # some systems have no readline
-        yield _History(None, state)
-        return
-    path = state / "backgpt" / f"{label.lower()}.history"
-    readline.set_history_length(1000)
-    marks_pastes = "libedit" not in (readline.__doc__ or "") and os.environ.get("TERM", "dumb") != "dumb"
-    if marks_pastes:
-        readline.parse_and_bind("set enable-bracketed-paste on")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            readline.read_history_file(path)
-    yield _History(readline, path, marks_pastes)
-
-
 def at_terminal() -> bool:
     """Whether a person types at a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
@@ -114,3 +90,15 @@ def read_lines() -> Iterator[str]:
     for line in sys.stdin or ():  # it may be closed
         if line.strip():
             yield line.removesuffix("\n").removesuffix("\r")
+
+
+def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: str) -> None:
+    """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
+    if not text and at_terminal():
+        run_repl(Session(sampler, config), sampler.prompter.given_label, greeting)
+        return
+    for line in [text] if text else read_lines():
+        shown = sampler.generate_once(line, config)
+        if config.picture:
+            save_picture(Path(config.picture), sampler, line, shown[0])
+            config = dataclasses.replace(config, picture="")  # of the first text

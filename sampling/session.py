@@ -60,7 +60,6 @@ class Session:
             raise UserError(f"/{name}: nothing has been written yet")
         last = self._steps[-1]
         if name == "again":  # with a new seed, also where one is set
-            self._steps.pop()
             self._write(last.given, dataclasses.replace(self.settings.config, seed=None), interrupt)
         elif name == "more":
             if not self._sampler.prompter.crop([0]):

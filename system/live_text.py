@@ -12,7 +12,7 @@ from system.passages import Passage, flush_right
 REFRESH_SECONDS = 0.05
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it shows what is between them at once; others ignore it
-CLEAR_SCREEN, CLEAR_LINE = "\x1b[2J", "\x1b[K"
+CLEAR_SCREEN, CLEAR_LINE = "\x1b[1;1H\x1b[J", "\x1b[K"
 
 
 class LiveText:

@@ -1,7 +1,7 @@
 """A text of which a part was given and the rest is written, word by word, from there outwards."""
 
-import os
 import re
+from itertools import takewhile
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -56,7 +56,8 @@ class Passage(NamedTuple):
 
 def given_characters(text: str, given: str, grows_left: bool) -> int:
     """How much of a text's end, or of its beginning, is what was given."""
-    return len(os.path.commonprefix([text[::-1], given[::-1]] if grows_left else [text, given]))
+    pairs = zip(reversed(text), reversed(given), strict=False) if grows_left else zip(text, given, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def flush_right(line: Text, width: int) -> Text:

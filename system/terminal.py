@@ -30,6 +30,12 @@ def without_echo() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
+def tell_at_once(text: str) -> None:
+    """Say at a terminal what takes a moment, before the libraries are imported that take one."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        print(escape_controls(text), flush=True)
+
+
 class Screen:
     """Standard output. A capable terminal shows texts while they grow; other outputs get them when they are complete."""
 

@@ -7,7 +7,7 @@ import pytest
 from config import SampleConfig
 from sampling.prompt_settings import HELP, PromptSettings, is_leaving
 
-DEFAULTS = "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  raw is off"  # the published ones
+DEFAULTS = "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  pace=0.0  raw is off"  # the published ones
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_commands_change_the_settings() -> None:
     assert settings.run_command("settings") == DEFAULTS
     for line in ("temp 0", "TOP_K = 0", "top_k=9999", "top_p=0.9", "min_p=0.1", "tokens=5", "samples=2", "seed 3", "raw=off", "raw"):
         assert "expected" not in (settings.run_command(line) or "expected"), line
-    assert settings.describe() == "temp=0.0  top_k=9999  top_p=0.9  min_p=0.1  tokens=5  samples=2  seed=3  raw is on"
+    assert settings.describe() == "temp=0.0  top_k=9999  top_p=0.9  min_p=0.1  tokens=5  samples=2  seed=3  pace=0.0  raw is on"
     assert settings.run_command("seed=off") == "seed=off"
     assert settings.config.seed is None
     assert settings.run_command("help") == settings.run_command("?") == HELP
@@ -55,6 +55,9 @@ def test_commands_change_the_settings() -> None:
         ("temperature=0.5 max_tokens=77", {"temperature": 0.5, "max_new_tokens": 77}),
         ("max-new-tokens=9", {"max_new_tokens": 9}),
         ("top-k = 5", {"top_k": 5}),
+        ("temp: 0.9", {"temperature": 0.9}),
+        ("temp=0,8", {"temperature": 0.8}),
+        ("pace=5", {"pace": 5.0}),
         ("/temp=0.9", {"temperature": 0.9}),
     ],
 )
@@ -95,3 +98,10 @@ def test_a_near_command_gets_a_suggestion(line: str, suggestion: str) -> None:
     assert PromptSettings(SampleConfig()).run_command(line) is None
     assert suggestion in (PromptSettings.suggest(line) or "")
     assert PromptSettings.suggest(f"{line}\nand more") is None
+
+
+def test_what_the_context_cannot_hold_is_refused_with_the_limit() -> None:
+    settings = PromptSettings(SampleConfig(), most_tokens=120)
+    assert settings.run_command("tokens=121") == "tokens=121: the context of this model holds at most 120; nothing changed"
+    assert settings.run_command("tokens=120") == "tokens=120"
+    assert PromptSettings(SampleConfig()).run_command("tokens=9999") == "tokens=9999"

@@ -9,6 +9,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pexpect
 import pytest
@@ -21,12 +22,13 @@ from system.terminal import Screen
 from tests.conftest import ROOT
 
 ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")
+ALTERNATE_SCREEN = re.compile(r"\x1b\[\?1049h.*?\x1b\[\?1049l", flags=re.DOTALL)
 TIMEOUT_SECONDS = 60
 
 
 def plain(text: str) -> str:
-    """The text without the sequences that move the cursor."""
-    return ESCAPE.sub("", text).replace("\r", "")
+    """The text of the normal screen, without the sequences that move the cursor."""
+    return ESCAPE.sub("", ALTERNATE_SCREEN.sub("", text)).replace("\r", "")
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def test_commands_work_at_the_prompt(checkpoints: dict[str, Path], tmp_path: Pat
     with terminal("sample_xcoax.py", "--model-path", checkpoints["pretraining"], state=tmp_path, columns=200) as child:
         child.expect_exact("Prompt: ")
         before = answer(child, "settings", "Prompt")
-        assert "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  raw is off" in before
+        assert "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  pace=0.0  raw is off" in before
         assert "temp=hot: expected a number; nothing changed" in answer(child, "temp=hot", "Prompt")
         assert "no setting tmp; did you mean temp?" in answer(child, "tmp=1", "Prompt")
         assert answer(child, "settings", "Prompt").split("settings")[1] == before.split("settings")[1]
@@ -177,7 +179,7 @@ def test_responses_get_instructions_best_first(checkpoints: dict[str, Path], tmp
         child.expect_exact("Response: ")
         text = answer(child, "The cat is sleeping.", "Response")
         scores = [float(score) for score in re.findall(r"^(-\d+\.\d{3}) ", text, flags=re.MULTILINE)]
-        assert len(scores) == 4
+        assert len(scores) == 4, text
         assert scores == sorted(scores, reverse=True)
         assert "tokens/s" in text
         leave(child)
@@ -219,5 +221,60 @@ def test_there_is_no_echo_while_a_text_is_generated(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("builtins.input", type_line)
     with os.fdopen(keyboard, "wb"), os.fdopen(terminal, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        run_repl(Screen(), PromptSettings(SampleConfig()), "Ending", "Hello", note_echo)
+        session = SimpleNamespace(screen=Screen(), settings=PromptSettings(SampleConfig()), command=lambda line: None, generate=note_echo)
+        run_repl(session, "Ending", "Hello")  # type: ignore[arg-type]
     assert echoes == [True, False, True]  # at the prompt, while generating, at the next prompt
+
+
+def test_a_session_goes_on_from_what_was_written(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 6, "--num-samples", 2, "--seed", 5]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path, columns=100) as child:
+        child.expect_exact("Prompt: ")
+        assert "nothing has been written yet" in answer(child, "/more", "Prompt")
+        first = answer(child, "the cat sleeps", "Prompt")
+        texts = re.findall(r"^\[\d/2\]\n((?:.*\n)*?)(?=\n\[|\d+ tokens)", first, flags=re.MULTILINE)
+        assert len(texts) == 2 and all(text.rstrip().endswith("the cat sleeps") for text in texts)
+        again = answer(child, "/again", "Prompt")
+        assert "seed 5" in first and "seed 5\n" not in again and "the cat sleeps" in again  # the same seed would repeat the texts
+        answer(child, "/undo", "Prompt")
+        assert "a number from 1 to 2" in answer(child, "/pick 3", "Prompt")
+        assert "text 2 stands" in answer(child, "/pick 2", "Prompt")
+        more = answer(child, "/more", "Prompt")
+        assert more.count(texts[1].strip().splitlines()[-1]) >= 2
+        assert texts[1].split()[-3:] == answer(child, "/undo", "Prompt").split()[-3:]
+        for name, kind in (("session.txt", "save"), ("text.svg", "picture")):
+            assert f"saved {tmp_path / name}" in answer(child, f"/{kind} {tmp_path / name}", "Prompt")
+        assert "ends with .svg" in answer(child, "/picture text.png", "Prompt")
+        (tmp_path / "mine.txt").write_text("mine")
+        assert "this file exists" in answer(child, f"/save {tmp_path / 'mine.txt'}", "Prompt")
+        answer(child, "/clear", "Prompt")
+        leave(child)
+    assert (tmp_path / "session.txt").read_text(encoding="utf-8").startswith("Prompt: the cat sleeps\n\nOutput:\n")
+    assert "bits of surprise" in (tmp_path / "text.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_pace_draws_whole_words_and_ctrl_c_keeps_those(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 400, "--pace", 2, "--seed", 1]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("Prompt: ")
+        child.sendline("the cat sleeps")
+        child.expect("cat sleeps.*cat sleeps.*cat sleeps")  # the typed line and two frames
+        child.sendintr()
+        child.expect_exact("by Ctrl-C")
+        kept = plain(child.before or "").split("Output:")[-1].split("tokens in")[0].split()
+        assert "sleeps" in kept and len(kept) < 30  # of the hundreds that the model has written by then
+        child.expect_exact("\nPrompt: ")
+        leave(child)
+
+
+def test_a_pasted_poem_comes_back_whole_in_another_session(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 2]
+    for keys in ("\x1b[200~one day\nthe cat\nsleeps\x1b[201~\r", "\x1b[A\r"):
+        with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+            child.expect_exact("Prompt: ")
+            child.send(keys)
+            child.expect_exact("tokens in")
+            assert "one day\nthe cat\nsleeps\n" in plain(child.before or "")
+            child.expect_exact("\nPrompt: ")
+            leave(child)

@@ -1,4 +1,4 @@
-"""Text on a terminal: it cannot control the terminal, and text that grows on the left keeps its other lines."""
+"""Text on a terminal cannot control it, and typing is hidden while texts grow."""
 
 import contextlib
 import os
@@ -11,11 +11,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
 
-from sampling.prompt_settings import HELP
 from system.escapes import escape_controls
-from system.terminal import hanging_indent, without_echo, wrap_from_end
+from system.terminal import without_echo
 
 
 @given(st.text())
@@ -30,32 +28,6 @@ def test_letters_of_all_scripts_and_joined_emoji_are_unchanged() -> None:
     for text in ("日本語 naïve", "עברית", "👩‍👩‍👧 family", "a\nb"):
         assert escape_controls(text) == text
     assert escape_controls("\x1b[31m\tred\x7f\x9b") == "␛[31m    red␡\\u009b"
-
-
-WORDS = st.lists(st.sampled_from(["a", "the", "cat", "sleeping.", "日本語", "🙂", "", "extraordinarily-long-word", "\n"]), max_size=40).map(
-    " ".join
-)
-
-
-@given(WORDS, st.integers(4, 30))
-def test_lines_fit_and_contain_the_whole_text(text: str, width: int) -> None:
-    lines = wrap_from_end(text, width)
-    assert all(cell_len(line) <= width for line in lines)
-    assert "".join(lines).replace(" ", "") == text.replace("\n", "").replace(" ", "")
-
-
-@given(WORDS, st.sampled_from(["a", "cat", "sleeping.", "日本語"]), st.integers(12, 30))
-def test_finished_lines_do_not_change_while_the_text_grows_at_its_beginning(text: str, word: str, width: int) -> None:
-    before, after = wrap_from_end(text, width), wrap_from_end(f"{word} {text}", width)
-    assert after[len(after) - len(before) + 1 :] == before[1:]
-
-
-def test_further_lines_are_indented_to_the_description() -> None:
-    assert hanging_indent("  a=1      one two three", 23) == "  a=1      one two\n           three"
-    assert hanging_indent("one\n\n  plain words and more", 12) == "one\n\n  plain\n  words and\n  more"
-    assert hanging_indent(HELP, 40).split() == HELP.split()
-    for width in (1, 2, 8, 20, 80):
-        assert all(len(line) <= max(width, 2) for line in hanging_indent(HELP, width).split("\n"))
 
 
 @pytest.fixture
