@@ -214,7 +214,9 @@ def _missing(path: Path, stage: Stage) -> UserError:
     others = [] if path.name in (BEST, LAST) else sorted(str(other) for other in path.parent.glob("*.pt"))
     if others:
         return UserError(f"no checkpoint at {path}: no such file. Its folder has {', '.join(others)}: use that path")
-    return UserError(f"no checkpoint at {path}: no such file. {_way_out(path, stage)}")
+    demo = Path("out/demo" if stage == "pretraining" else "out/demo-instruct")
+    hint = f"There is {demo}: to use it, add the word demo. " if (demo / BEST).is_file() else ""
+    return UserError(f"no checkpoint at {path}: no such file. {hint}{_way_out(path, stage)}")
 
 
 def _way_out(path: Path, stage: Stage) -> str:

@@ -122,9 +122,7 @@ def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownT
     """Write the picture of a text: the words that stand, each colored by its surprise."""
     prompter, generated, grows_left = sampler.prompter, shown.generated, shown.passage.grows_left
     words = surprising_words(lambda ids: prompter.text(given, ids, raw=True), generated.ids, generated.logprobs, grows_left)
-    missing = len(shown.passage.text.split()) - len([word for word in words if word.text.strip()])
-    while missing < 0 and words:  # of a text that was stopped, the outermost word does not stand
-        missing += bool(words.pop(0 if grows_left else -1).text.strip())
-    while words and not words[0 if grows_left else -1].text.strip() and missing < 0:
-        words.pop(0 if grows_left else -1)
+    excess = sum(bool(word.text.strip()) for word in words) - len(shown.passage.text.split())
+    while words and (excess > 0 or not words[0 if grows_left else -1].text.strip()):  # the outermost word of a stopped text does not stand
+        excess -= bool(words.pop(0 if grows_left else -1).text.strip())
     draw_text(path, words, prompter.generated_label, grows_left)

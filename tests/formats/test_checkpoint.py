@@ -52,6 +52,17 @@ def test_a_missing_checkpoint_gives_the_command_or_names_the_checkpoints_beside_
         load_checkpoint(saved.with_name("bset_checkpoint.pt"))
 
 
+def test_a_missing_checkpoint_names_the_demo_if_it_is_there(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = tmp_path / "out" / "demo" / "best_checkpoint.pt"
+    demo.parent.mkdir(parents=True)
+    saved.rename(demo)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"There is out/demo: to use it, add the word demo"):
+        load_checkpoint(Path("out/xcoax/best_checkpoint.pt"))
+    with pytest.raises(UserError, match=r"To make this one: python finetune_xcoax.py$"):
+        load_checkpoint(Path("out/instruct/best_checkpoint.pt"), "tuning")
+
+
 def test_a_folder_stands_for_its_best_checkpoint(saved: Path) -> None:
     assert load_checkpoint(saved.parent).path == saved
 
