@@ -41,6 +41,7 @@ class Tuning:
         self.held_out = [val[index] for index in evenly_spaced(len(val), config.eval_pairs).tolist()]
         max_steps = math.ceil(config.epochs * len(self.sequences) / config.sequences_per_step)
         warmup_steps = min(config.warmup_steps, max_steps // 10)
+        self._given_warmup_steps = config.warmup_steps
         self.config = dataclasses.replace(config, model=base.model_config, max_steps=max_steps, warmup_steps=warmup_steps)
 
     def describe_data(self) -> str:
@@ -77,6 +78,8 @@ class Tuning:
                 "--loss-on": self.config.loss_on,
             },
             data={"the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})", "--eval-pairs": self.config.eval_pairs},
+            data_fingerprint=self.dataset.fingerprint,
+            given={"warmup_steps": self._given_warmup_steps},
         )
 
     def _batches_of(self, examples: list[Example]) -> Batches:

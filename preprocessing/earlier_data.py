@@ -1,0 +1,63 @@
+"""Data folders that another one can be like: with the same input, settings and tokenizer."""
+
+from collections.abc import Set
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config import Content, InstructConfig, SourceConfig
+from formats.shards import Dataset, open_dataset
+from system.errors import BAD_FLAGS, UserError
+from system.recorded_settings import with_recorded
+from system.settings import changed_settings
+
+GIVEN = "given"  # in meta.json: the files as --input named them, which the settings know by content only
+FREE = ("data_dir", "workers", "retries", "engine", "ray_address", "like")  # no byte depends on them
+
+Config = TypeVar("Config", bound=SourceConfig)
+
+
+def record_given(config: SourceConfig) -> dict[str, Any]:
+    """What meta.json records for folders like this one, beside the settings that must match when a run resumes."""
+    return {GIVEN: {"input": list(config.input)}} if config.input else {}
+
+
+def like_data(preset: Config, folder: Path, given: Set[str]) -> Config:
+    """The preset with the input and the settings of a data folder, and the folder as its tokenizer."""
+    meta = _open(folder, "pairs" if isinstance(preset, InstructConfig) else "documents").meta
+    settings, recorded = dict(meta["settings"]), meta.get(GIVEN)
+    if "data_dir" not in given:
+        raise UserError(f"--like {folder}: name the new folder with --data-dir", BAD_FLAGS)
+    if "input" in settings and not {"input", "dataset"} & given:
+        settings["input"] = recorded.get("input") if isinstance(recorded, dict) else None
+        if not settings["input"]:
+            raise UserError(f"--like {folder}: an earlier version made it and did not record its --input. Give that too", BAD_FLAGS)
+    else:
+        settings["input"] = []
+    hub = {"dataset", "subset", "split"} - settings.keys()
+    return with_recorded(preset, {**settings, "tokenizer": str(folder)}, folder / "meta.json", {*FREE, *hub})
+
+
+def recorded_revision(config: SourceConfig) -> str:
+    """The commit of a hub data set that --like was made from; empty if there is none, or if this is another data set."""
+    if not config.like or config.input:
+        return ""
+    meta = _open(Path(config.like), None).meta
+    same = all(meta["settings"].get(name) == getattr(config, name) for name in ("dataset", "subset", "split"))
+    return str(meta["revision"]) if same else ""
+
+
+def describe_likeness(config: SourceConfig, settings: dict[str, Any]) -> list[str]:
+    """What differs between the settings of a folder and of the one that --like names, in one line; nothing without --like."""
+    if not config.like:
+        return []
+    meta = _open(Path(config.like), None).meta
+    was = {**meta["settings"], "tokenizer": meta["tokenizer_sha256"]}
+    changes = changed_settings(was, {name: value for name, value in settings.items() if name in was})
+    return [f"like {config.like}" + (f", except: {'; '.join(changes)}" if changes else "")]
+
+
+def _open(folder: Path, content: Content | None) -> Dataset:
+    try:
+        return open_dataset(folder, content)
+    except UserError as error:
+        raise UserError(f"--like {folder}: {error}", BAD_FLAGS) from error
