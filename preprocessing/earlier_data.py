@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from config import Content, InstructConfig, SourceConfig
-from formats.shards import Dataset, open_dataset
+from formats.shards import MAKERS, Dataset, open_dataset
 from system.errors import BAD_FLAGS, UserError
 from system.recorded_settings import with_recorded
 from system.settings import changed_settings
@@ -23,7 +23,13 @@ def record_given(config: SourceConfig) -> dict[str, Any]:
 
 def like_data(preset: Config, folder: Path, given: Set[str]) -> Config:
     """The preset with the input and the settings of a data folder, and the folder as its tokenizer."""
-    meta = _open(folder, "pairs" if isinstance(preset, InstructConfig) else "documents").meta
+    dataset = _open(folder)
+    wanted: Content = "pairs" if isinstance(preset, InstructConfig) else "documents"
+    if dataset.content != wanted:
+        raise UserError(
+            f"--like {folder}: it holds {dataset.content}, made by {MAKERS[dataset.content]}. Name a folder of {wanted}", BAD_FLAGS
+        )
+    meta = dataset.meta
     settings, recorded = dict(meta["settings"]), meta.get(GIVEN)
     if "data_dir" not in given:
         raise UserError(f"--like {folder}: name the new folder with --data-dir", BAD_FLAGS)
@@ -41,7 +47,7 @@ def recorded_revision(config: SourceConfig) -> str:
     """The commit of a hub data set that --like was made from; empty if there is none, or if this is another data set."""
     if not config.like or config.input:
         return ""
-    meta = _open(Path(config.like), None).meta
+    meta = _open(Path(config.like)).meta
     same = all(meta["settings"].get(name) == getattr(config, name) for name in ("dataset", "subset", "split"))
     return str(meta["revision"]) if same else ""
 
@@ -50,14 +56,14 @@ def describe_likeness(config: SourceConfig, settings: dict[str, Any]) -> list[st
     """What differs between the settings of a folder and of the one that --like names, in one line; nothing without --like."""
     if not config.like:
         return []
-    meta = _open(Path(config.like), None).meta
+    meta = _open(Path(config.like)).meta
     was = {**meta["settings"], "tokenizer": meta["tokenizer_sha256"]}
     changes = changed_settings(was, {name: value for name, value in settings.items() if name in was})
     return [f"like {config.like}" + (f", except: {'; '.join(changes)}" if changes else "")]
 
 
-def _open(folder: Path, content: Content | None) -> Dataset:
+def _open(folder: Path) -> Dataset:
     try:
-        return open_dataset(folder, content)
+        return open_dataset(folder, None)
     except UserError as error:
         raise UserError(f"--like {folder}: {error}", BAD_FLAGS) from error

@@ -32,6 +32,6 @@ def load_given_tokenizer(name: str) -> Tokenizer:
         from formats.named_model import load_named_model  # imports torch, which worker processes must not
 
         return load_named_model(name).tokenizer
-    if path.is_file() or (path / "tokenizer.model").is_file():
+    if path.is_file() or ((path / "tokenizer.model").is_file() and not (path / "unfinished").is_dir()):
         return Tokenizer.load(path)
     return Tokenizer.load(open_dataset(path, content=None).folder)

@@ -31,9 +31,9 @@ def warn_of_little_held_out(dataset: Dataset, advice: str) -> str:
     if held_out_items >= ENOUGH_ITEMS and held_out_tokens >= enough_tokens:
         return ""
     share = math.ceil(100 * MARGIN * max(ENOUGH_ITEMS / items, enough_tokens / tokens)) / 100
-    limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" and {enough_tokens:,} tokens" if enough_tokens else "")
+    limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" or {enough_tokens:,} tokens" if enough_tokens else "")
     way_out = f"Make the folder again with --val-share {share:g}" if share <= LARGEST_ADVISED_SHARE else advice
     return (
-        f"warning: {held_out_items:,} {dataset.content} of {held_out_tokens:,} tokens are held out; losses on fewer than {limit} "
-        f"are uncertain. {way_out}"
+        f"warning: held out are {held_out_items:,} of {items:,} {dataset.content}, {held_out_tokens:,} tokens; "
+        f"a loss on fewer than {limit} is uncertain. {way_out}"
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Set
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from config import LoopConfig
 from system.errors import BAD_FLAGS, UserError
@@ -50,7 +50,6 @@ def describe_likeness(config: LoopConfig) -> list[str]:
     return [f"like {config.like}" + (f", except: {'; '.join(changes)}" if changes else "")]
 
 
-def _flat(settings: dict[str, object]) -> dict[str, object]:
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of the model beside the others."""
-    model = settings.get("model")
-    return {**settings, **model} if isinstance(model, dict) else settings
+    return {**settings["model"], **{name: value for name, value in settings.items() if name != "model"}}
