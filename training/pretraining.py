@@ -71,7 +71,7 @@ def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:
     if config.order not in (None, dataset.order):
         raise UserError(
             f"--order {config.order}: {config.data_dir} is {dataset.order}. For the twin, run: "
-            f"python preprocess_xcoax.py --order {config.order} --tokenizer {config.data_dir} --data-dir {config.data_dir}-{config.order}",
+            f"python preprocess_xcoax.py --order {config.order} --like {config.data_dir} --data-dir {config.data_dir}-{config.order}",
             BAD_FLAGS,
         )
     tokenizer = Tokenizer.load(dataset.folder)
