@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from config import PATHS
 from exporting.fast_tokenizer import stop_ids, tokenizer_config, tokenizer_json
 from exporting.model_card import write_model_card
 from formats.checkpoint import Checkpoint
@@ -43,7 +44,7 @@ def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
             "val_loss": checkpoint.val_loss,
-            "train_config": checkpoint.train_config,
+            "train_config": {name: value for name, value in checkpoint.train_config.items() if name not in PATHS},
             "identity": checkpoint.must_match,
         },
     }

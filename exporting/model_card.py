@@ -1,10 +1,11 @@
 """The model card: the README.md of an exported folder, which says first that the text is backwards."""
 
+import contextlib
 import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ WHAT_IT_DOES = {
 }
 RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
 SHOWN_FILES = 3
+ANY_PATH = r"(?:/[^/\s|`\"'<>]+){2,}"  # of an absolute path two names or more
 LIMITS = """\
 - A small model: fluent is not the same as true. Nothing it writes is a fact, and nobody has made it safe or polite.
 - Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
@@ -54,6 +56,7 @@ CITATION = """\
 
 def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None:
     """Write README.md, and copy the pictures that it shows."""
+    stages = list(_stages(checkpoint))
     is_backward = checkpoint.order == "backward"
     name = "BackChat" if checkpoint.stage == "tuning" else "BackGPT"
     kind = "the text is backwards" if is_backward else "the forward twin"
@@ -67,9 +70,9 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
         "## Model\n",
         _describe_model(checkpoint),
         "## Data and recipe\n",
-        *_describe_training(checkpoint),
+        *_describe_training(stages),
         "## Measured results\n",
-        _results(checkpoint, folder),
+        _results(stages, folder),
         "## Limits\n",
         LIMITS,
         "## Special tokens\n",
@@ -116,36 +119,52 @@ def _describe_model(checkpoint: Checkpoint) -> str:
     )
 
 
-def _describe_training(checkpoint: Checkpoint) -> Iterator[str]:
+def _stages(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint and, if it is still there, the pretrained one that it was tuned from."""
+    yield checkpoint
+    if checkpoint.stage == "tuning" and "model_path" in checkpoint.train_config:
+        with contextlib.suppress(UserError):
+            yield load_named_model(checkpoint.train_config["model_path"])
+
+
+def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
     """A paragraph for each stage that is known, the last one first."""
-    what = "Tuned" if checkpoint.stage == "tuning" else "Trained"
-    loss = f"{checkpoint.val_loss:.4f} nats per token" if math.isfinite(checkpoint.val_loss) else "unknown"
-    settings = checkpoint.train_config
-    yield f"{what} on {_describe_data(settings)}: step {checkpoint.step:,}, {checkpoint.tokens:,} tokens, lowest validation loss {loss}.\n"
-    rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
-    if rows:
-        yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
-    if checkpoint.stage == "tuning" and "model_path" in settings:
-        try:
-            yield from _describe_training(load_named_model(settings["model_path"]))
-        except UserError:
-            yield f"The pretrained model was `{settings['model_path']}`.\n"
+    for stage in stages:
+        what = "Tuned" if stage.stage == "tuning" else "Trained"
+        loss = f"{stage.val_loss:.4f} nats per token" if math.isfinite(stage.val_loss) else "unknown"
+        settings = stage.train_config
+        yield f"{what} on {_describe_data(settings)}: step {stage.step:,}, {stage.tokens:,} tokens, lowest validation loss {loss}.\n"
+        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
+        if rows:
+            yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
+    if stages[0].stage == "tuning" and len(stages) == 1:
+        yield f"The pretrained model ({stages[0].must_match.get('the pretrained checkpoint', 'unknown')}) was not there any more.\n"
 
 
 def _describe_data(settings: dict[str, Any]) -> str:
-    """The source as the meta.json of the data folder names it; or that folder, if it is no longer there."""
-    folder = Path(settings.get("data_dir", ""))
+    """The source as the meta.json of the data folder names it; or the name of that folder, if it is no longer there."""
+    if "data_dir" not in settings:
+        return "unknown data"
+    folder = Path(settings["data_dir"])
     try:
         made_from = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):
-        return f"`{folder}`" if "data_dir" in settings else "unknown data"
+        return f"`{folder.name}`"
     if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
         return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
-    return f"{made_from.get('dataset', folder)} {made_from.get('subset', '')}".strip()
+    dataset = str(made_from.get("dataset", folder.name))
+    return f"{without_folders(dataset, [dataset])} {made_from.get('subset', '')}".strip()
 
 
-def _results(checkpoint: Checkpoint, folder: Path) -> str:
+def without_folders(text: str, known: Iterable[str] = ()) -> str:
+    """The text with the last name of each absolute path instead of the path, which only this machine has. A known path may have spaces."""
+    paths = [re.escape(path) for path in sorted(known, key=len, reverse=True) if path.startswith("/")]
+    return re.sub(rf"(?<![\w.:/<~-])(?:{'|'.join([*paths, ANY_PATH])})", lambda found: Path(found[0]).name, text)
+
+
+def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
     """The tables and pictures of the report card beside the checkpoint, if it is a report of this very checkpoint."""
+    checkpoint = stages[0]
     try:
         facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
         report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
@@ -157,4 +176,7 @@ def _results(checkpoint: Checkpoint, folder: Path) -> str:
         if (checkpoint.folder / picture).is_file():
             shutil.copyfile(checkpoint.folder / picture, folder / picture)
     _, heading, sections = report.partition("\n## ")
-    return (heading + sections).replace("\n## ", "\n### ").lstrip()
+    settings = [each for each in (facts.get("settings"), *(stage.train_config for stage in stages)) if isinstance(each, dict)]
+    values = [value for each in settings for value in each.values()]
+    known = [name for value in values for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    return without_folders(heading + sections, known).replace("\n## ", "\n### ").lstrip()

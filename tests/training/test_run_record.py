@@ -1,6 +1,7 @@
 """config.json: what a run records of itself; --like, another run like it."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from formats.checkpoint import load_checkpoint
 from formats.shards import open_dataset
 from tests.conftest import call_script, fails_with
 from tests.training.runs import Run, assert_same_weights, resumed_step
+from training.metrics import read_metrics
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -68,6 +70,10 @@ def test_its_own_folder_resumes_a_run(pretrained: Run, tmp_path: Path) -> None:
     assert resumed_step(result) == 40
     assert "; max_steps was 40, now 42\n" in result.stdout
     assert "like was" not in result.stdout
+    told = "the schedule now ends at step 42, no longer at 40: the learning rate rises again"
+    risen = re.search(rf"^{told}, from (\S+) to (\S+)$", result.stdout, flags=re.MULTILINE)
+    rates = [row["lr"] for row in read_metrics(folder) if row["step"] in (40, 41) and "lr" in row]
+    assert risen and list(risen.groups()) == [f"{rate:.2e}" for rate in rates]
     fails_with(
         train_like(folder, "--max-steps", 44), 2, f"--like {folder}: name the folder of the new run with --out-dir, or {folder} itself"
     )
