@@ -33,7 +33,7 @@ def like_run(preset: Config, folder: Path, given: Set[str]) -> Config:
     own = {field.name for field in dataclasses.fields(preset)} - {field.name for field in dataclasses.fields(LoopConfig)} - {"data_dir"}
     if not own & record.keys() or not isinstance(record.get("model"), dict):
         raise UserError(f"{path} is not of a run of this script. Name the folder of another run with --like", BAD_FLAGS)
-    if "out_dir" not in given:
+    if not {"out_dir", "dry_run"} & given:
         raise UserError(f"--like {folder}: name the folder of the new run with --out-dir, or {folder} itself to resume that run", BAD_FLAGS)
     as_given = record.get(GIVEN)
     settings = {**record, **(as_given if isinstance(as_given, dict) else {})}

@@ -116,7 +116,7 @@ def open_tuning_data(config: FinetuneConfig, base: Checkpoint) -> Dataset:
     """The pairs to learn, made with the tokenizer and in the word order of the checkpoint, none too long for it."""
     dataset = open_dataset(Path(config.data_dir), "pairs", check_hashes=config.verify)
     context = base.model_config.block_size
-    flags = f"--tokenizer {base.path} --vocab-size {base.tokenizer.vocab_size} --order {base.order} --block-size {context}"
+    flags = f"--tokenizer {base.path} --order {base.order} --block-size {context}"
     way_out = (
         f"Name the model they were made for with --model-path, or make them again: python preprocess_instruct.py {flags} --data-dir ..."
     )

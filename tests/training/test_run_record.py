@@ -63,6 +63,12 @@ def test_flags_change_what_is_taken(pretrained: Run, tmp_path: Path) -> None:
     assert (last.step, last.model_config.n_embed, last.train_config["optimizer"]) == (2, 16, "muon")
 
 
+def test_a_dry_run_like_another_needs_no_folder(pretrained: Run) -> None:
+    result = train_like(pretrained.folder, "--dry-run", "--max-steps", 50)
+    assert result.stdout.startswith("layers 1, heads 2, width 32, context 64, ids 400"), result.stderr
+    assert "; 50 steps" in result.stdout
+
+
 def test_its_own_folder_resumes_a_run(pretrained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(pretrained.folder, folder)
