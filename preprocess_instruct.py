@@ -13,7 +13,7 @@ from pathlib import Path
 
 from system.startup import run_script
 
-from preprocessing.earlier_data import describe_likeness, like_data
+from preprocessing.earlier_data import like_data, likeness
 from preprocessing.given_tokenizer import load_given_tokenizer, with_its_size
 from preprocessing.instruct_pairs import pair_settings, preprocess_pairs
 from preprocessing.journal import open_finished
@@ -34,7 +34,7 @@ def main() -> None:
     if dataset := open_finished(folder, "pairs", settings):
         print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
         return
-    print(describe_settings(config, *describe_likeness(config, settings), unused=unused_flags(config)))
+    print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
         dataset = preprocess_pairs(config, folder, settings, tokenizer)
     print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")

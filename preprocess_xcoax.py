@@ -14,7 +14,7 @@ from pathlib import Path
 from system.startup import run_script
 
 from preprocessing.documents import document_settings, preprocess_documents
-from preprocessing.earlier_data import describe_likeness, like_data
+from preprocessing.earlier_data import like_data, likeness
 from preprocessing.given_tokenizer import with_its_size
 from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
@@ -33,7 +33,7 @@ def main() -> None:
     if dataset := open_finished(folder, "documents", settings):
         print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
         return
-    print(describe_settings(config, *describe_likeness(config, settings), unused=unused_flags(config)))
+    print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
         dataset = preprocess_documents(config, folder, settings)
     print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")

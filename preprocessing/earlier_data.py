@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from config import Content, InstructConfig, SourceConfig
 from formats.shards import MAKERS, Dataset, open_dataset
 from system.errors import BAD_FLAGS, UserError
-from system.recorded_settings import with_recorded
-from system.settings import changed_settings
+from system.recorded_settings import describe_likeness, with_recorded
 
 GIVEN = "given"  # in meta.json: the files as --input named them, which the settings know by content only
 FREE = ("data_dir", "workers", "retries", "engine", "ray_address", "like")  # no byte depends on them
@@ -52,14 +51,13 @@ def recorded_revision(config: SourceConfig) -> str:
     return str(meta["revision"]) if same else ""
 
 
-def describe_likeness(config: SourceConfig, settings: dict[str, Any]) -> list[str]:
+def likeness(config: SourceConfig, settings: dict[str, Any]) -> list[str]:
     """What differs between the settings of a folder and of the one that --like names, in one line; nothing without --like."""
     if not config.like:
         return []
     meta = _open(Path(config.like)).meta
     was = {**meta["settings"], "tokenizer": meta["tokenizer_sha256"]}
-    changes = changed_settings(was, {name: value for name, value in settings.items() if name in was})
-    return [f"like {config.like}" + (f", except: {'; '.join(changes)}" if changes else "")]
+    return [describe_likeness(config.like, was, settings)]
 
 
 def _open(folder: Path) -> Dataset:

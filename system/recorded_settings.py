@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from system.errors import BAD_FLAGS, UserError, first_line
 from system.escapes import escape_controls
+from system.settings import changed_settings
 
 Config = TypeVar("Config")
 
@@ -37,6 +38,12 @@ def with_recorded(preset: Config, recorded: Mapping[str, Any], path: Path, not_t
     if told:
         print(escape_controls(f"{path} {'; it '.join(told)}"))
     return config
+
+
+def describe_likeness(folder: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs from the settings that --like names, as far as it recorded them, in one line."""
+    changes = changed_settings(dict(was), {name: value for name, value in now.items() if name in was})
+    return f"like {folder}" + (f", except: {'; '.join(changes)}" if changes else "")
 
 
 def _replace(preset: Config, values: dict[str, Any], path: Path, not_taken: Set[str]) -> tuple[Config, list[str], list[str]]:

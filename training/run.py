@@ -24,7 +24,7 @@ from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
-from training.run_record import describe_likeness, write_record
+from training.run_record import likeness, write_record
 from training.schedule import describe_longer_schedule
 from training.sharding import shard_model
 from training.task import RANDOM, START, TrainingTask
@@ -104,7 +104,7 @@ def _train(
     trainer = Trainer(config, model, task, device, dtype, ranks)
     where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
-    print(describe_settings(config, size, *facts, *describe_likeness(config), *([] if last else long_step(config, model, device))))
+    print(describe_settings(config, size, *facts, *likeness(config), *([] if last else long_step(config, model, device))))
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings

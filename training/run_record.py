@@ -9,8 +9,7 @@ from config import LoopConfig
 from system.errors import BAD_FLAGS, UserError
 from system.files import write_json
 from system.provenance import describe_program
-from system.recorded_settings import read_record, with_recorded
-from system.settings import changed_settings
+from system.recorded_settings import describe_likeness, read_record, with_recorded
 from training.task import TrainingTask
 
 RECORD = "config.json"
@@ -40,14 +39,13 @@ def like_run(preset: Config, folder: Path, given: Set[str]) -> Config:
     return with_recorded(preset, settings, path, {RESOLVED, GIVEN, DATA, *describe_program(), *ONCE})
 
 
-def describe_likeness(config: LoopConfig) -> list[str]:
+def likeness(config: LoopConfig) -> list[str]:
     """What differs between a run and the one that --like names, in one line; nothing without --like."""
     if not config.like:
         return []
     now = {name: value for name, value in _flat(dataclasses.asdict(config)).items() if name not in ONCE}
     was = _flat(read_record(Path(config.like) / RECORD))
-    changes = changed_settings(was, {name: value for name, value in now.items() if name in was})
-    return [f"like {config.like}" + (f", except: {'; '.join(changes)}" if changes else "")]
+    return [describe_likeness(config.like, was, now)]
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
