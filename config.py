@@ -19,6 +19,7 @@ NORM_EPSILON = 1e-6  # of every RMSNorm
 IGNORE_INDEX = -1  # a target that the loss ignores
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk, the unit of work, shuffling and resuming
 CHUNK_BYTES = 128 << 20  # a chunk of very long documents ends here, which bounds the memory of a worker
+PATHS = ("out_dir", "data_dir", "model_path", "init_from", "hellaswag", "like")  # may differ between machines; never published
 
 Order = Literal["backward", "forward"]  # backward: word order reversed; forward: text as it is
 Content = Literal["documents", "pairs"]  # what a data folder holds
@@ -87,7 +88,7 @@ class SourceConfig:
     split: str = "train"  # Its split.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub.
     val_share: float = 0.01  # Share held out for validation, chosen by a hash.
-    vocab_size: int = 8888  # Number of token ids, including the special tokens and the 256 bytes.
+    vocab_size: int = 8888  # Number of token ids, with the special tokens and the 256 bytes; that of --tokenizer, if one is named.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
     workers: int = field(default_factory=usable_processors)  # Processes that reverse, encode and write.
     engine: Literal["local", "ray"] = "local"  # Where chunks are encoded: in processes on this machine, or on a Ray cluster.
@@ -95,8 +96,10 @@ class SourceConfig:
     order: Order = "backward"  # Word order of the shards; forward is for a twin model to compare with.
     seed: int = 0  # Seed of the shuffle within each chunk.
     retries: int = 6  # Retries after a lost connection to the hub, with pauses of 1, 2, 4, ... seconds.
+    like: str = ""  # Data folder whose input, settings and tokenizer to use; flags change them, such as --order for its twin.
 
     def check(self) -> None:
+        require(bool(self.data_dir), "name the folder to write with --data-dir")
         require_positive(self, "num_chunks", "workers")
         require(0 < self.val_share < 1, f"--val-share {self.val_share}: above 0 and below 1")
         require(
@@ -182,8 +185,10 @@ class LoopConfig:
     verify: bool = False  # Check the hash of every shard before training.
     new_data: bool = False  # Resume although the data differs from that of the checkpoint.
     plot: bool = False  # Draw loss.png from metrics.jsonl and stop.
+    like: str = ""  # Folder of an earlier run whose settings to use; flags change them. Its own folder as --out-dir resumes it.
 
     def check(self) -> None:
+        require(bool(self.out_dir), "name the folder to write with --out-dir")
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
         require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
         require(self.adamw_lr is None or 0 < self.adamw_lr < math.inf, f"--adamw-lr {self.adamw_lr}: above 0")
@@ -209,7 +214,7 @@ class TrainConfig(LoopConfig):
     eval_tokens: int = 1 << 20  # Validation tokens in an evaluation, always the same.
     init_from: str = ""  # Start from this model, with its shape and tokenizer: a checkpoint, a Hugging Face folder or hf://owner/name.
     sample_tokens: int = 64  # Tokens of sample text shown at an evaluation; 0 turns it off.
-    sample_prompt: str = "The end."  # Prompt of the sample text: an ending, or for a forward model a beginning.
+    sample_prompt: str = "The end."  # Prompt of the sample text, an ending; a forward model has by default "Once upon a time".
     hellaswag_every: int = 0  # Steps between measurements of HellaSwag, at evaluations; 0: none.
     hellaswag: str = "Rowan/hellaswag"  # HellaSwag: a data set on the hub, or a file of its rows.
     hellaswag_tasks: int = 0  # Tasks, evenly spaced; 0: all.

@@ -2,6 +2,7 @@
 
     python finetune_xcoax.py --model-path out/xcoax/best_checkpoint.pt
     python finetune_xcoax.py --model-path out/mine/best_checkpoint.pt --data-dir data/my-pairs --out-dir out/my-pairs --epochs 5
+    python finetune_xcoax.py --like out/instruct --out-dir out/instruct-seed-1 --seed 1
     python finetune_xcoax.py --plot
 
 Architecture, tokenizer and word order are the checkpoint's. You can stop it at any time; run the same command again to
@@ -20,11 +21,12 @@ from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
 from training.loss_curve import draw_loss_curve
 from training.run import run_training
+from training.run_record import like_run
 from training.tuning import Tuning, open_tuning_data
 
 
 def main() -> None:
-    config = read_flags(FINETUNE_PRESETS, __doc__)
+    config = read_flags(FINETUNE_PRESETS, __doc__, imitate=like_run)
     if config.plot:
         print(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return

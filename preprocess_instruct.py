@@ -13,12 +13,13 @@ from pathlib import Path
 
 from system.startup import run_script
 
-from preprocessing.given_tokenizer import load_given_tokenizer
+from preprocessing.earlier_data import like_data, likeness
+from preprocessing.given_tokenizer import load_given_tokenizer, with_its_size
 from preprocessing.instruct_pairs import pair_settings, preprocess_pairs
 from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import INSTRUCT_PRESETS
-from system.command_line import read_flags
+from system.command_line import given_flags, read_flags
 from system.escapes import escape_controls
 from system.files import lock_folder
 from system.settings import describe_settings
@@ -26,14 +27,14 @@ from system.settings import describe_settings
 
 def main() -> None:
     started = time.monotonic()
-    config = read_flags(INSTRUCT_PRESETS, __doc__)
+    config = with_its_size(read_flags(INSTRUCT_PRESETS, __doc__, imitate=like_data), given_flags())
     folder = Path(config.data_dir)
-    tokenizer = load_given_tokenizer(config)
+    tokenizer = load_given_tokenizer(config.tokenizer)
     settings = pair_settings(config, tokenizer)
     if dataset := open_finished(folder, "pairs", settings):
         print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
         return
-    print(describe_settings(config, unused=unused_flags(config)))
+    print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
         dataset = preprocess_pairs(config, folder, settings, tokenizer)
     print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")

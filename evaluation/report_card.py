@@ -17,6 +17,7 @@ from evaluation.generated_instructions import measure_generated_instructions
 from evaluation.held_out import HeldOutPairs, HeldOutTexts, NotMeasured, read_held_out_documents, read_held_out_pairs, read_texts
 from evaluation.hellaswag import HellaSwagTask, is_file, measure_hellaswag, read_tasks
 from evaluation.language import measure_language
+from evaluation.provenance import describe_provenance
 from evaluation.ranking import measure_ranking
 from evaluation.recovery import Recovery, measure_instructions
 from evaluation.report import Report, Section
@@ -49,7 +50,7 @@ def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], devic
     facts["settings"] = {name: value for name, value in settings.items() if name not in ("model_path", "against", "out_dir")}
     facts["computed"] = f"{choose_dtype(config.dtype, device)} on {device_name(device)}, torch {torch.__version__}"
     facts["intervals"] = "95 %, by bootstrap over texts, pairs or tasks, as if they were independent"
-    return facts
+    return facts | describe_provenance(config, models)
 
 
 def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from config import PATHS
 from exporting.fast_tokenizer import stop_ids, tokenizer_config, tokenizer_json
 from exporting.model_card import write_model_card
-from formats.checkpoint import PATHS, Checkpoint
+from formats.checkpoint import Checkpoint
 from formats.hugging_face import OURS, TOKENIZER, their_config, their_name
 from system.errors import BAD_FLAGS, UserError, describe_os_error, first_line
 from system.files import write_json

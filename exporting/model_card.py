@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ FACTS = "library_name: transformers\npipeline_tag: text-generation\ntags:\n- bac
 RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
 SHOWN_FILES = 3
 MAX_STAGES = 3  # before the last one
+ANY_PATH = r"(?:/[^/\s|`\"'<>]+){2,}"  # of an absolute path two names or more
 LIMITS = """\
 - A small model: fluent is not the same as true. Nothing it writes is a fact, and it was not trained to be safe or polite.
 - Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
@@ -57,6 +58,7 @@ CITATION = """\
 
 def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None:
     """Write README.md, and copy the pictures that it shows."""
+    stages = _stages(checkpoint)
     is_backward = checkpoint.order == "backward"
     name = "BackChat" if checkpoint.stage == "tuning" else "BackGPT"
     kind = "the text is backwards" if is_backward else "the forward twin"
@@ -70,9 +72,9 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
         "## Model\n",
         _describe_model(checkpoint),
         "## Data and recipe\n",
-        *_describe_training(checkpoint),
+        *_describe_training(stages),
         "## Measured results\n",
-        _results(checkpoint, folder),
+        _results(stages, folder),
         "## Limits\n",
         LIMITS,
         "## Special tokens\n",
@@ -119,23 +121,16 @@ def _describe_model(checkpoint: Checkpoint) -> str:
     )
 
 
-def _describe_training(checkpoint: Checkpoint, depth: int = 0) -> Iterator[str]:
-    """A paragraph for each stage that is known, the last one first."""
-    what = "Tuned" if checkpoint.stage == "tuning" else "Trained"
-    loss = f"{checkpoint.val_loss:.4f} nats per token" if math.isfinite(checkpoint.val_loss) else "unknown"
-    settings = checkpoint.train_config
-    yield f"{what} on {_describe_data(settings)}: step {checkpoint.step:,}, {checkpoint.tokens:,} tokens, validation loss {loss}.\n"
-    rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
-    if rows:
-        yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
-    earlier = _began_with(checkpoint)
-    if earlier and depth < MAX_STAGES:
-        yield "It began with this model:\n"
-        yield from _describe_training(earlier, depth + 1)
+def _stages(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The checkpoint and what its trainings began with, as far as that is still where it was."""
+    stages = [checkpoint]
+    while len(stages) <= MAX_STAGES and (earlier := _began_with(stages[-1])):
+        stages.append(earlier)
+    return stages
 
 
 def _began_with(checkpoint: Checkpoint) -> Checkpoint | None:
-    """The model that a training began with, if it is still where it was."""
+    """The model that a training began with."""
     flag, recorded = ("model_path", "the pretrained checkpoint") if checkpoint.stage == "tuning" else ("init_from", "the first weights")
     name = checkpoint.train_config.get(flag)
     if not isinstance(name, str) or not name or is_on_hub(name):
@@ -147,19 +142,44 @@ def _began_with(checkpoint: Checkpoint) -> Checkpoint | None:
     return earlier if earlier.fingerprint == checkpoint.must_match.get(recorded) else None
 
 
+def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
+    """A paragraph for each stage that is known, the last one first."""
+    for stage in stages:
+        what = "Tuned" if stage.stage == "tuning" else "Trained"
+        loss = f"{stage.val_loss:.4f} nats per token" if math.isfinite(stage.val_loss) else "unknown"
+        settings = stage.train_config
+        yield f"{what} on {_describe_data(settings)}: step {stage.step:,}, {stage.tokens:,} tokens, validation loss {loss}.\n"
+        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
+        if rows:
+            yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
+        if stage is not stages[-1]:
+            yield "It began with this model:\n"
+
+
 def _describe_data(settings: dict[str, Any]) -> str:
-    """The source as the meta.json of the data folder names it; or that folder, if it is no longer there."""
-    try:
-        made_from = dict(json.loads((Path(settings["data_dir"]) / "meta.json").read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """The source as the meta.json of the data folder names it; or the name of that folder, if it is no longer there."""
+    if not isinstance(settings.get("data_dir"), str):
         return "data that this folder does not name"
+    folder = Path(settings["data_dir"])
+    try:
+        made_from = dict(json.loads((folder / "meta.json").read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"`{folder.name}`"
     if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
         return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
-    return f"{made_from.get('dataset', 'data without a name')} {made_from.get('subset', '')}".strip()
+    dataset = str(made_from.get("dataset", folder.name))
+    return f"{without_folders(dataset, [dataset])} {made_from.get('subset', '')}".strip()
 
 
-def _results(checkpoint: Checkpoint, folder: Path) -> str:
+def without_folders(text: str, known: Iterable[str] = ()) -> str:
+    """The text with the last name of each absolute path instead of the path, which only this machine has. A known path may have spaces."""
+    paths = [re.escape(path) for path in sorted(known, key=len, reverse=True) if path.startswith("/")]
+    return re.sub(rf"(?<![\w.:/<~-])(?:{'|'.join([*paths, ANY_PATH])})", lambda found: Path(found[0]).name, text)
+
+
+def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
     """The tables and pictures of the report card beside the checkpoint, if it is a report of this very checkpoint."""
+    checkpoint = stages[0]
     try:
         facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
         report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
@@ -172,4 +192,7 @@ def _results(checkpoint: Checkpoint, folder: Path) -> str:
         if (checkpoint.folder / picture).is_file():
             shutil.copyfile(checkpoint.folder / picture, folder / picture)
     _, heading, sections = report.partition("\n## ")
-    return (heading + sections).replace("\n## ", "\n### ").lstrip()
+    settings = [each for each in (facts.get("settings"), *(stage.train_config for stage in stages)) if isinstance(each, dict)]
+    values = [value for each in settings for value in each.values()]
+    known = [name for value in values for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    return without_folders(heading + sections, known).replace("\n## ", "\n### ").lstrip()

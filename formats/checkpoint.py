@@ -32,7 +32,6 @@ NUMBERED = "checkpoint_{:06}.pt"  # of a step, with --keep-every
 UNEXPECTED = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 RESUMING = ("optimizer", "scaler", "random", "best_val_loss")  # only in the last checkpoint
 PLAN = "plan"  # there too, of a run that was given hours
-PATHS = ("out_dir", "data_dir", "model_path", "init_from", "hellaswag")  # settings that name places of one machine
 SECONDS = "seconds"  # there too, since a version that measures them
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from config import ModelConfig
-from formats.checkpoint import PATHS, Checkpoint, check_contents
+from config import PATHS, ModelConfig
+from formats.checkpoint import Checkpoint, check_contents
 from formats.hugging_face import EMBEDDING, HEAD, INDEX, OURS, TOKENIZER, WEIGHTS, our_config, their_name
 from model import GPT
 from system.errors import UserError, first_line

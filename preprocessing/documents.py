@@ -16,6 +16,7 @@ from formats.input_files import DOCUMENT_ENDINGS
 from formats.shards import Dataset, ShardWriter
 from formats.utf8 import decode_utf8
 from preprocessing.chunks import Chunk, read_chunks
+from preprocessing.earlier_data import recorded_revision
 from preprocessing.given_tokenizer import load_given_tokenizer
 from preprocessing.journal import ChunkRecord
 from preprocessing.parquet_chunks import plan_chunks
@@ -102,7 +103,7 @@ def document_settings(config: PreprocessConfig) -> dict[str, Any]:
     """The settings that the bytes of the data folder depend on."""
     settings = output_settings(config, DOCUMENT_ENDINGS)
     if config.tokenizer:
-        settings["tokenizer"] = load_given_tokenizer(config).sha256
+        settings["tokenizer"] = load_given_tokenizer(config.tokenizer).sha256
     return settings
 
 
@@ -111,7 +112,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
     if config.engine == "local":
         prepare_workers()
     journal = open_journal(folder, settings)
-    source = open_documents(config, journal.revision)
+    source = open_documents(config, journal.revision or recorded_revision(config))
     # From the plan on, every chunk depends on the tokenizer in the folder; until then it is made again.
     tokenizer = Tokenizer.load(folder) if journal.plan() else make_tokenizer(config, folder, sample_text(source, config.sample_bytes))
     number, start = journal.resume_point()
@@ -139,7 +140,7 @@ def preprocess_documents(config: PreprocessConfig, folder: Path, settings: dict[
 def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]) -> Tokenizer:
     """Train a tokenizer, or load the one that --tokenizer names, and write it into the folder."""
     if config.tokenizer:
-        tokenizer = load_given_tokenizer(config)
+        tokenizer = load_given_tokenizer(config.tokenizer)
     else:
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)

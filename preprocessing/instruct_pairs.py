@@ -16,6 +16,7 @@ from formats.input_files import ROW_ENDINGS
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response
 from formats.shards import Dataset, ShardWriter
 from preprocessing.chunks import Chunk, read_chunks
+from preprocessing.earlier_data import recorded_revision
 from preprocessing.journal import ChunkRecord
 from preprocessing.pipeline import Recipe, open_journal, output_settings, write_dataset
 from preprocessing.sources import Position, open_pairs
@@ -107,7 +108,7 @@ def preprocess_pairs(config: InstructConfig, folder: Path, settings: dict[str, A
     if not journal.plan():
         with atomic_write(folder / "tokenizer.model") as file:
             file.write(tokenizer.model)
-    source = open_pairs(config, journal.revision)
+    source = open_pairs(config, journal.revision or recorded_revision(config))
     # A resumed run reads from the start too, because copies depend on all earlier rows; it does not encode finished chunks again.
     start = Position(0, 0)
     recipe = Recipe(

@@ -13,11 +13,12 @@ from config import Content, SourceConfig
 from formats.input_files import find_files, fingerprint
 from formats.shards import Dataset
 from preprocessing.chunks import Chunk, Item
+from preprocessing.earlier_data import FREE, record_given
 from preprocessing.encoding import encode_chunks
 from preprocessing.engine import EncodeChunk
 from preprocessing.journal import Journal, require_same_settings
 from preprocessing.retries import retry
-from preprocessing.split import held_out_bound
+from preprocessing.split import held_out_bound, warn_of_little_held_out
 from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
 from tokens.tokenizer import Tokenizer
@@ -48,7 +49,7 @@ def unused_flags(config: SourceConfig) -> tuple[str, ...]:
 def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str, Any]:
     """The settings that the output depends on. Files count by name and content, in any folder; the caller adds the tokenizer's hash."""
     settings = asdict(config)
-    for name in ("data_dir", "workers", "retries", "engine", "ray_address", *unused_flags(config)):
+    for name in (*FREE, *unused_flags(config)):
         del settings[name]
     if config.input:
         settings["input"] = retry(config.retries, "--input", lambda: [fingerprint(file) for file in find_files(config.input, endings)])
@@ -98,7 +99,11 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
     if plan.get("split_parts"):
         meta["split_parts"] = True
     meta["held_out_below"] = plan["held_out_below"]
-    return journal.seal({**meta, "revision": plan["revision"], "settings": settings}, recipe.too_little_advice)
+    meta |= {"revision": plan["revision"], **record_given(config), "settings": settings}
+    dataset = journal.seal(meta, recipe.too_little_advice)
+    if warning := warn_of_little_held_out(dataset, recipe.too_little_advice):
+        print(warning)
+    return dataset
 
 
 def _plan_split(recipe: Recipe[Item], first: Chunk[Item], val_share: float) -> dict[str, Any]:

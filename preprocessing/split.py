@@ -1,8 +1,14 @@
 """Owns the split into training and validation: by a hash of the text, so that copies of a text are on the same side."""
 
 import hashlib
+import math
+
+from formats.shards import Dataset
 
 HASH_RANGE = 1 << 64
+ENOUGH_ITEMS, ENOUGH_TOKENS = 50, 20_000  # held out: fewer say little; the tokens of documents only, since a pair is short
+MARGIN = 1.5  # the hash may hold out less than the share
+LARGEST_ADVISED_SHARE = 0.5
 
 
 def text_hash(text: bytes) -> int:
@@ -13,3 +19,21 @@ def text_hash(text: bytes) -> int:
 def held_out_bound(share: float, hashes: list[int]) -> int:
     """The bound below which a hash means validation: the share, raised if needed so that one of these is held out."""
     return max(round(share * HASH_RANGE), min(hashes, default=0) + 1)
+
+
+def warn_of_little_held_out(dataset: Dataset, advice: str) -> str:
+    """A line, if too little of a finished folder is held out to measure a loss on; `advice` is for a folder that is itself too small."""
+    held_out, items, tokens = dataset.shards("val"), 0, 0
+    for shard in (*dataset.shards("train"), *held_out):
+        items, tokens = items + shard.documents, tokens + shard.ids
+    held_out_items, held_out_tokens = sum(shard.documents for shard in held_out), sum(shard.ids for shard in held_out)
+    enough_tokens = ENOUGH_TOKENS if dataset.content == "documents" else 0
+    if held_out_items >= ENOUGH_ITEMS and held_out_tokens >= enough_tokens:
+        return ""
+    share = math.ceil(100 * MARGIN * max(ENOUGH_ITEMS / items, enough_tokens / tokens)) / 100
+    limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" or {enough_tokens:,} tokens" if enough_tokens else "")
+    way_out = f"Make the folder again with --val-share {share:g}" if share <= LARGEST_ADVISED_SHARE else advice
+    return (
+        f"warning: held out are {held_out_items:,} of {items:,} {dataset.content}, {held_out_tokens:,} tokens; "
+        f"a loss on fewer than {limit} is uncertain. {way_out}"
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import sys
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,14 +25,21 @@ EARLIER_NAMES = {"tiny": "tinystories"}
 Config = TypeVar("Config", bound=Checked)
 
 
-def read_flags(presets: dict[str, Config], description: str | None, arguments: list[str] | None = None) -> Config:
+# Makes a preset like a folder, given the names of the settings that the command line gives.
+Imitate = Callable[[Config, Path, Set[str]], Config]
+
+
+def read_flags(
+    presets: dict[str, Config], description: str | None, arguments: list[str] | None = None, imitate: Imitate[Config] | None = None
+) -> Config:
     """The configuration of a run: a preset, named by the first word or else the first of all, with the flags applied to it.
 
-    Where the script uses a checkpoint, the first word may also be its path.
+    Where the script uses a checkpoint, the first word may also be its path. `imitate` answers to --like.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    # These two are looked at below, in whichever form they are written.
-    arguments = [part for each in arguments for part in (each.split("=", 1) if each.startswith(("--dataset=", "--input=")) else [each])]
+    # These are looked at below, in whichever form they are written.
+    looked_at = ("--dataset=", "--input=", "--like=")
+    arguments = [part for each in arguments for part in (each.split("=", 1) if each.startswith(looked_at) else [each])]
     name = next(iter(presets))
     if arguments and not arguments[0].startswith("-"):
         word, arguments = arguments[0], arguments[1:]
@@ -42,6 +50,8 @@ def read_flags(presets: dict[str, Config], description: str | None, arguments: l
         else:
             raise _no_preset(presets, word, arguments)
     preset = presets[name]
+    if imitate and (folder := _value("--like", arguments)) and not {"-h", "--help"} & set(arguments):
+        preset = imitate(preset, Path(folder), given_flags(arguments))
     if "--dataset" in arguments:
         preset = _with_dataset(presets, preset, arguments)
     usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
@@ -59,13 +69,18 @@ def given_flags(arguments: list[str] | None = None) -> set[str]:
     return {given for name in names for given in (name, name.removeprefix("no_"))}
 
 
+def _value(flag: str, arguments: list[str]) -> str:
+    """What follows a flag; empty without the flag, or if it is the last word."""
+    return next(iter(arguments[arguments.index(flag) + 1 :]), "") if flag in arguments else ""
+
+
 def _with_dataset(presets: dict[str, Config], preset: Config, arguments: list[str]) -> Config:
     """The preset without its own files and without the configuration of its own data set, which another one does not have."""
     if not hasattr(preset, "dataset"):
         raise _no_preset(presets, "--dataset", arguments)
     if "--input" in arguments:
         raise UserError("--input and --dataset: use only one of them", BAD_FLAGS)
-    named = next(iter(arguments[arguments.index("--dataset") + 1 :]), "")
+    named = _value("--dataset", arguments)
     changes: dict[str, Any] = {"input": ()} if named == preset.dataset else {"input": (), "subset": ""}
     return dataclasses.replace(preset, **changes)  # type: ignore[type-var]  # every configuration is a dataclass
 
@@ -75,7 +90,7 @@ def _no_preset(presets: dict[str, Config], word: str, arguments: list[str]) -> U
     default, preset = next(iter(presets.items()))
     script = f"python {Path(sys.argv[0]).name}"
     what = "there is no --dataset here; a preset as the first word names the data" if word == "--dataset" else f"no preset {word!r}"
-    wanted = next(iter(arguments[arguments.index("--dataset") + 1 :]), word) if "--dataset" in arguments else word
+    wanted = _value("--dataset", arguments) or word
     nearest = EARLIER_NAMES.get(wanted) or next(iter(difflib.get_close_matches(wanted, presets, n=1)), None)
     path_flag = next((flag for flag in ("input", "data_dir") if hasattr(preset, flag)), None)
     text_flag = next((flag for flag in ("prompt", "response") if hasattr(preset, flag)), None)

@@ -1,13 +1,22 @@
 """loss.png: the training and validation loss, and HellaSwag if it was measured, over the tokens seen."""
 
+import json
+import textwrap
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from system.escapes import escape_controls
 from system.files import atomic_write
 from training.metrics import METRICS, read_metrics
+from training.run_record import RECORD, RESOLVED
 
 PICTURE = "loss.png"
 HELLASWAG = "hellaswag"  # its name in metrics.jsonl
+WINDOW = 1.2  # smoothed: the mean of all steps with between 1 / WINDOW and WINDOW times the tokens
+SUBTITLE_WIDTH = 120  # characters in a line
 
 
 def redraw_loss_curve(folder: Path) -> None:
@@ -18,35 +27,76 @@ def redraw_loss_curve(folder: Path) -> None:
 
 def draw_loss_curve(folder: Path) -> Path:
     """Draw loss.png from metrics.jsonl; returns its path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import; needs no display
-    from matplotlib.figure import Figure
-
-    rows = read_metrics(folder)
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, label, style in (("loss", "training, single steps", "-"), ("val_loss", "validation", "o-")):
-        points = [(row["tokens"] / 1e6, row[name]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(name))]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=f"{label}: {points[-1][1]:.3f} at the end", linewidth=1.2, markersize=4)
-    axes.set_xlabel("training tokens (millions)")
-    axes.set_ylabel("loss (nats per token)")
-    axes.set_title(escape_controls(str(folder)), parse_math=False)
-    axes.grid(alpha=0.3)
-    shares = [(row["tokens"] / 1e6, row[HELLASWAG]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(HELLASWAG))]
-    if shares:
-        right = axes.twinx()
-        right.set_ylabel("HellaSwag, share right")
-        axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1][1]:.1%} at the end")  # in the legend of the losses
-        right.plot(*zip(*shares, strict=True), "s--", color="C2", linewidth=1.2, markersize=4)
-    if axes.lines:
-        if shares:  # on top of all lines, between losses that fall and shares that rise
-            right.legend(*axes.get_legend_handles_labels(), loc="center right")
-        else:
-            axes.legend()
+    title = f"Loss of {folder} while it trained, and on held-out text"
+    figure = make_figure(read_metrics(folder), escape_controls(title), escape_controls(_subtitle(folder)))
     with atomic_write(folder / PICTURE) as file:
         figure.savefig(file, format="png")
     return folder / PICTURE
+
+
+def make_figure(rows: list[dict[str, Any]], title: str, subtitle: str = "") -> Any:
+    """The picture of these rows of metrics, as a figure of matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import; needs no display
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # Curves that coincide are told apart: a faint line, a broad one, and above them a thin one with marks.
+    tokens, losses = _points(rows, "loss")
+    if len(tokens):
+        smoothed = smooth(tokens, losses)
+        axes.plot(tokens, losses, color="C0", linewidth=0.8, alpha=0.45, label="training, single steps")
+        axes.plot(tokens, smoothed, color="C0", linewidth=3, alpha=0.6, label=f"training, smoothed: {smoothed[-1]:.3f} at the end")
+    tokens, losses = _points(rows, "val_loss")
+    if len(tokens):
+        before = [row["val_loss"] for row in rows if row.get("tokens") == 0 and _is_number(row.get("val_loss"))]  # has no place on the axis
+        ends = "".join(f"{loss:.3f} before training, " for loss in before[:1]) + f"{losses[-1]:.3f} at the end"
+        axes.plot(tokens, losses, "o-", color="C1", linewidth=1.2, markersize=4, markeredgecolor="white", label=f"held out: {ends}")
+    axes.set_xscale("log")
+    axes.set_xlabel("training tokens (millions, logarithmic)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("loss (nats per token)")
+    figure.suptitle(title, parse_math=False)
+    axes.set_title(subtitle, parse_math=False, fontsize="small")
+    axes.grid(alpha=0.3)
+    tokens, shares = _points(rows, HELLASWAG)
+    if len(tokens):
+        right = axes.twinx()
+        right.set_ylabel("HellaSwag, share right")
+        axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1]:.1%} at the end")  # in the legend of the losses
+        right.plot(tokens, shares, "s--", color="C2", linewidth=1.2, markersize=4)
+    if axes.lines:
+        if len(tokens):  # on top of all lines, right of losses that fall and left of shares that rise
+            right.legend(*axes.get_legend_handles_labels(), loc="upper center")
+        else:
+            axes.legend()
+    return figure
+
+
+def smooth(tokens: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At each point the mean of the losses around it, over a window that has one width on a logarithmic axis; `tokens` must rise."""
+    first = np.searchsorted(tokens, tokens / WINDOW, side="left")
+    end = np.searchsorted(tokens, tokens * WINDOW, side="right")
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    means: NDArray[np.float64] = (sums[end] - sums[first]) / (end - first)
+    return means
+
+
+def _points(rows: list[dict[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Millions of tokens above 0, rising, and the values of a metric there."""
+    found = sorted((row["tokens"], row[name]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(name)))
+    points = np.array([(tokens / 1e6, value) for tokens, value in found if tokens > 0], dtype=np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
+
+
+def _subtitle(folder: Path) -> str:
+    """What config.json says about the model and the data."""
+    try:
+        resolved = json.loads((folder / RECORD).read_text(encoding="utf-8"))[RESOLVED]
+        return textwrap.fill("; ".join(map(str, resolved[:2])), SUBTITLE_WIDTH, max_lines=2)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a picture needs no record
+        return ""
 
 
 def _is_number(value: object) -> bool:

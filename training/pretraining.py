@@ -1,8 +1,10 @@
 """Pretraining: windows of token shards as a training task."""
 
+import dataclasses
+from collections.abc import Set
 from pathlib import Path
 
-from config import TrainConfig
+from config import Order, TrainConfig
 from formats.batches import SHUFFLE, Batch, BatchSeries, Windows, evenly_spaced
 from formats.shards import SPLITS, Dataset, open_dataset
 from model import GPT
@@ -12,6 +14,8 @@ from sampling.sampler import SamplingParams
 from system.errors import BAD_FLAGS, UserError
 from tokens.tokenizer import Tokenizer
 from training.task import RANDOM, START, TrainingTask
+
+SAMPLE_PROMPTS: dict[Order, str] = {"backward": TrainConfig.sample_prompt, "forward": "Once upon a time"}
 
 
 def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer, start: str = RANDOM) -> TrainingTask:
@@ -41,7 +45,24 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
         return text
 
     data = {"the data": f"{len(dataset.stream('train')):,} tokens ({dataset.fingerprint})", "--eval-tokens": config.eval_tokens}
-    return TrainingTask("pretraining", tokenizer, dataset.order, draw, validation, sample, must_match={**SHUFFLE, START: start}, data=data)
+    return TrainingTask(
+        "pretraining",
+        tokenizer,
+        dataset.order,
+        draw,
+        validation,
+        sample,
+        must_match={**SHUFFLE, START: start},
+        data=data,
+        data_fingerprint=dataset.fingerprint,
+    )
+
+
+def with_sample_prompt(config: TrainConfig, order: Order, given: Set[str]) -> TrainConfig:
+    """The configuration with the default prompt of a word order, unless a flag or an earlier run has another one."""
+    if "sample_prompt" in given or config.sample_prompt not in SAMPLE_PROMPTS.values():
+        return config
+    return dataclasses.replace(config, sample_prompt=SAMPLE_PROMPTS[order])
 
 
 def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:
@@ -50,7 +71,7 @@ def open_training_data(config: TrainConfig) -> tuple[Dataset, Tokenizer]:
     if config.order not in (None, dataset.order):
         raise UserError(
             f"--order {config.order}: {config.data_dir} is {dataset.order}. For the twin, run: "
-            f"python preprocess_xcoax.py --order {config.order} --tokenizer {config.data_dir} --data-dir {config.data_dir}-{config.order}",
+            f"python preprocess_xcoax.py --order {config.order} --like {config.data_dir} --data-dir {config.data_dir}-{config.order}",
             BAD_FLAGS,
         )
     tokenizer = Tokenizer.load(dataset.folder)

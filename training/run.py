@@ -10,22 +10,25 @@ from typing import Any
 
 import torch
 
-from config import LoopConfig
+from config import PATHS, LoopConfig
 from formats.batches import SHUFFLE
-from formats.checkpoint import BEST, LAST, PATHS, Checkpoint, load_checkpoint, numbered_checkpoints
+from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
 from model import GPT
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
-from system.files import lock_folder, write_json
+from system.files import lock_folder
 from system.memory import keep_freed_memory
 from system.processors import usable_processors
 from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
+from training.run_record import likeness, write_record
+from training.schedule import describe_longer_schedule
 from training.sharding import shard_model
 from training.task import RANDOM, START, TrainingTask
+from training.time_left import describe_duration
 
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
@@ -101,18 +104,21 @@ def _train(
     trainer = Trainer(config, model, task, device, dtype, ranks)
     where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
-    print(describe_settings(config, size, *facts, *([] if last else long_step(config, model, device))))
+    print(describe_settings(config, size, *facts, *likeness(config), *([] if last else long_step(config, model, device))))
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
-        compared = now.keys() & last.train_config.keys() - ({"max_steps", "warmup_steps"} if trainer.plan else set())
+        compared = now.keys() & last.train_config.keys() - {"like"} - ({"max_steps", "warmup_steps"} if trainer.plan else set())
         changes = changed_settings(last.train_config, {name: now[name] for name in now if name in compared})
         print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
+        is_planned = config.hours is not None and config.hours == last.train_config.get("hours")  # the steps follow the speed
+        if not is_planned and (longer_schedule := describe_longer_schedule(trainer.config, last.train_config, last.step)):
+            print(longer_schedule)
         if SHUFFLE.keys() & (task.must_match.keys() - last.must_match.keys()):  # an earlier version had one order and recorded none
             print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
     if ranks.is_first:
-        write_json(folder / "config.json", {**dataclasses.asdict(config), "resolved": [size, *facts]})
+        write_record(config, task, size, *facts)
     try:
         trainer.run()
     except RuntimeError as error:
@@ -122,8 +128,12 @@ def _train(
             f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
             "or set TORCHINDUCTOR_CACHE_DIR to another folder"
         ) from error
-    taken = f" in {trainer.plan.seconds / 3600:.4g} hours" if trainer.plan else ""
-    print(f"finished{taken}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; loss curve in {folder / PICTURE}")
+    taken = describe_duration(trainer.plan.seconds if trainer.plan else trainer.log.throughput.seconds)
+    counted = "" if trainer.plan else " of training"  # the plan counts evaluations too
+    print(
+        f"finished in {taken}{counted}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
+        f"loss curve in {folder / PICTURE}"
+    )
 
 
 def _compile(model: GPT, in_blocks: bool) -> None:

@@ -17,6 +17,7 @@ from training.loss import Loss
 from training.metrics import MetricsLog
 from training.step import StepResult
 from training.throughput import Throughput
+from training.time_left import TimeLeft, describe_duration
 from training.time_plan import UNPLANNED
 
 
@@ -39,6 +40,7 @@ class RunLog:
         if self._is_first:
             self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
         self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
+        self._time_left = TimeLeft(self._config.eval_every)
         return self
 
     def use(self, config: LoopConfig) -> None:
@@ -61,10 +63,12 @@ class RunLog:
         speed = self.throughput.measure(tokens)
         self._add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
         total = f"/{self._total}" if self._total else ""
+        seconds_left = self._time_left.measure(step, self._total, speed["seconds"], self.throughput.seconds_per_pause)
+        left = f"  {describe_duration(seconds_left)} left" if seconds_left is not None else ""
         share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
         self.say(
             f"step {step}{total}  loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  "
-            f"{speed['tokens_per_second']:,.0f} tokens/s  {_flops(speed['tflops'])}{share}"
+            f"{speed['tokens_per_second']:,.0f} tokens/s  {_flops(speed['tflops'])}{share}{left}"
         )
 
     def evaluation(

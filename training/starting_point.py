@@ -60,7 +60,7 @@ def require_same_tokens(config: TrainConfig, dataset: Dataset, start: Checkpoint
         raise UserError(
             f"{config.data_dir} was made with tokenizer {dataset.meta['tokenizer_sha256'][:12]}, {start.path} has "
             f"{start.tokenizer.sha256[:12]}. Make the data with the model's own: python preprocess_xcoax.py --tokenizer {config.init_from} "
-            f"--vocab-size {start.tokenizer.vocab_size} --order {start.order} --data-dir ...",
+            f"--order {start.order} --data-dir ...",
             BAD_FLAGS,
         )
     if dataset.order != start.order:

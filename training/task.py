@@ -30,6 +30,8 @@ class TrainingTask:
     controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
     must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
     data: Mapping[str, Any] = field(default_factory=dict)  # the same of the data, which --new-data lets change
+    data_fingerprint: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)  # settings as they were given, where the run computed its own from them
 
     def has_new_data(self, earlier: Mapping[str, Any]) -> bool:
         """Whether a run with these settings was on other data, as far as it recorded them."""

@@ -16,6 +16,8 @@ class Throughput:
         self._began = time.monotonic() - seconds  # moved by every pause
         self._measured = seconds
         self._paused_at: float | None = None
+        self.pauses = 0
+        self.seconds_per_pause = 0.0
 
     @property
     def seconds(self) -> float:
@@ -27,8 +29,11 @@ class Throughput:
         """Do not count what happens in this context."""
         self._paused_at = time.monotonic()
         yield
-        self._began += time.monotonic() - self._paused_at
+        paused = time.monotonic() - self._paused_at
+        self._began += paused
         self._paused_at = None
+        self.pauses += 1
+        self.seconds_per_pause += (paused - self.seconds_per_pause) / self.pauses
 
     def measure(self, tokens: int) -> dict[str, float]:
         """Time in all and speed since the last call, given the tokens seen so far."""

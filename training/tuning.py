@@ -41,6 +41,7 @@ class Tuning:
         self.held_out = [val[index] for index in evenly_spaced(len(val), config.eval_pairs).tolist()]
         max_steps = math.ceil(config.epochs * len(self.sequences) / config.sequences_per_step)
         warmup_steps = min(config.warmup_steps, max_steps // 10)
+        self._given_warmup_steps = config.warmup_steps
         self.config = dataclasses.replace(config, model=base.model_config, max_steps=max_steps, warmup_steps=warmup_steps)
 
     def describe_data(self) -> str:
@@ -77,6 +78,8 @@ class Tuning:
                 "--loss-on": self.config.loss_on,
             },
             data={"the pairs": f"{self.pairs:,} ({self.dataset.fingerprint})", "--eval-pairs": self.config.eval_pairs},
+            data_fingerprint=self.dataset.fingerprint,
+            given={"warmup_steps": self._given_warmup_steps},
         )
 
     def _batches_of(self, examples: list[Example]) -> Batches:
@@ -113,7 +116,7 @@ def open_tuning_data(config: FinetuneConfig, base: Checkpoint) -> Dataset:
     """The pairs to learn, made with the tokenizer and in the word order of the checkpoint, none too long for it."""
     dataset = open_dataset(Path(config.data_dir), "pairs", check_hashes=config.verify)
     context = base.model_config.block_size
-    flags = f"--tokenizer {base.path} --vocab-size {base.tokenizer.vocab_size} --order {base.order} --block-size {context}"
+    flags = f"--tokenizer {base.path} --order {base.order} --block-size {context}"
     way_out = (
         f"Name the model they were made for with --model-path, or make them again: python preprocess_instruct.py {flags} --data-dir ..."
     )

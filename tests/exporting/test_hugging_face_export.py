@@ -244,3 +244,41 @@ def test_without_a_name_the_folder_is_beside_the_checkpoint(checkpoint: Path, tm
     again = call_script("export_xcoax.py", tmp_path / "hf", "--format", "gguf")  # from the exported folder
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "hf" / "gguf" / "model-float16.gguf").is_file()
+
+
+def test_what_is_published_names_no_folder_of_this_machine(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    home = tmp_path / "home of Jane"
+    data, base = home / "secret" / "stories", home / "secret" / "base" / "best_checkpoint.pt"
+    data.mkdir(parents=True)
+    (data / "meta.json").write_text(json.dumps({"settings": {"dataset": str(home / "hub copy"), "subset": ""}}))
+    folders = dict.fromkeys(("out_dir", "like", "init_from", "hellaswag"), str(home)) | {"data_dir": str(data)}
+    harmless = "see https://example.org/a/b, 5 tokens/s and out/mine/x.pt"
+    for is_there in (True, False):
+        if is_there:
+            save_random(base, tokenizer, "pretraining", train_config={**folders, "lr": 0.25})
+        path = save_random(home / "best_checkpoint.pt", tokenizer, train_config={**folders, "lr": 0.5, "model_path": str(base)})
+        text = home / "more texts" / "b.txt"
+        settings = {"data_dir": str(data), "text": [str(text)]}
+        facts = {"tuned, backward": "x, step 7, 1,234 tokens seen", "settings": settings}
+        (home / "report.json").write_text(json.dumps(facts))
+        note = f"30 held-out documents of {data}, read for {base}. {text} and /mnt/disk/c.jsonl; {harmless}"
+        (home / "report.md").write_text(f"# The card\n\n- model: {path}\n\n## Language\n\n{note}\n")
+        assert export(path, tmp_path / "hf", "--force", "--no-verify").returncode == 0
+        for file in (tmp_path / "hf").iterdir():
+            assert not re.search(rb"Jane|secret|/mnt|/tmp", file.read_bytes()), file
+        card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+        assert f"30 held-out documents of stories, read for best_checkpoint.pt. b.txt and c.jsonl; {harmless}\n" in card
+        assert "Tuned on hub copy: step 7" in card
+        assert ("Trained on hub copy: step 7" in card) == is_there == ("was not there any more" not in card)
+        back = read_hugging_face_folder(tmp_path / "hf")
+        assert back.train_config == {"lr": 0.5}
+        base.unlink(missing_ok=True)
+
+
+def test_what_was_trained_on_data_that_is_gone_is_named_by_its_folder_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, train_config={"data_dir": str(tmp_path / "gone")})
+    assert export(path, tmp_path / "hf", "--no-verify").returncode == 0
+    assert "Tuned on `gone`: step 7" in (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+    again = export(tmp_path / "hf", tmp_path / "again", "--no-verify")  # which does not say what it was trained on
+    assert again.returncode == 0, again.stderr
+    assert "Tuned on unknown data: step 7" in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 """Documents to shards: they come back whole, in one split each, and every skipped or cut document is counted."""
 
 import json
+import random
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -11,7 +13,7 @@ import pytest
 
 from formats.shards import Dataset, Split, open_dataset
 from system.files import lock_folder
-from tests.conftest import fails_with, make_documents, run_script, write_jsonl
+from tests.conftest import fails_with, make_documents, make_pairs, run_script, write_jsonl, write_pairs
 from tests.preprocessing.in_process import contents, run_here
 from tokens.reversal import reorder
 from tokens.tokenizer import Tokenizer
@@ -145,10 +147,51 @@ def test_a_finished_folder_is_not_changed(dataset_folder: Path) -> None:
     assert contents(dataset_folder) == before
 
 
-def test_a_tokenizer_of_another_size_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
-    source = dataset_folder.parent / "documents.jsonl"
-    result = run_here("preprocess_xcoax.py", "--input", source, "--data-dir", tmp_path / "x", "--tokenizer", dataset_folder)
-    fails_with(result, 2, "--vocab-size 8888", "has 400 ids")
+def test_a_tokenizer_brings_its_size_and_another_size_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    command = ["preprocess_xcoax.py", "--input", dataset_folder.parent / "documents.jsonl", "--tokenizer", dataset_folder]
+    fails_with(run_here(*command, "--data-dir", tmp_path / "x", "--vocab-size", 8888), 2, "--vocab-size 8888", "has 400 ids")
+    assert not (tmp_path / "x").exists()
+    for name, flags in (("without", []), ("with", ["--vocab-size=400"])):
+        assert run_here(*command, "--data-dir", tmp_path / name, *flags).returncode == 0
+    assert contents(tmp_path / "without") == contents(tmp_path / "with")
+    assert open_dataset(tmp_path / "without").meta["settings"]["vocab_size"] == 400
+
+
+@pytest.mark.parametrize(
+    ("texts", "words", "share", "advised"),
+    [
+        (300, 400, 0.05, True),  # too few documents
+        (3000, 8, 0.05, True),  # enough documents, too few tokens
+        (30, 4000, 0.3, False),  # more than half would have to be held out
+    ],
+)
+def test_too_little_held_out_is_a_warning_that_its_own_advice_ends(
+    texts: int, words: int, share: float, advised: bool, dataset_folder: Path, tmp_path: Path
+) -> None:
+    chooser = random.Random(0)
+    lines = [" ".join(chooser.choices(("fox", "cat", "runs", "far"), k=words)) for _ in range(texts)]
+    source = write_jsonl(tmp_path / "a.jsonl", lines)
+    result = preprocess(source, tmp_path / "data", "--tokenizer", dataset_folder, "--val-share", share)
+    [warning] = [line for line in result.stdout.splitlines() if line.startswith("warning: held out are ")]
+    held_out = open_dataset(tmp_path / "data").shards("val")
+    count, tokens = sum(shard.documents for shard in held_out), sum(shard.ids for shard in held_out)
+    assert f"{count} of {texts:,} documents, {tokens:,} tokens; a loss on fewer than 50 documents or 20,000 tokens" in warning
+    found = re.search(r"--val-share ([\d.]+)$", warning)
+    assert bool(found) == advised, warning
+    assert found or "Give more text" in warning
+    if found:
+        result = preprocess(source, tmp_path / "more", "--tokenizer", dataset_folder, "--val-share", found[1])
+        assert (result.returncode, "warning" in result.stdout) == (0, False)
+
+
+def test_of_pairs_only_the_number_is_warned_of(tmp_path: Path, dataset_folder: Path) -> None:
+    source = write_pairs(tmp_path / "pairs.jsonl", make_pairs(400))
+    for share, warns in ((0.05, True), (0.3, False)):
+        flags = ["--data-dir", tmp_path / str(share), "--tokenizer", dataset_folder, "--val-share", share]
+        result = run_here("preprocess_instruct.py", "--input", source, *flags)
+        assert result.returncode == 0, result.stderr
+        assert ("a loss on fewer than 50 pairs is uncertain. Make the folder again with --val-share 0.19" in result.stdout) == warns
+        assert sum(shard.ids for shard in open_dataset(tmp_path / str(share), "pairs").shards("val")) < 20_000
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -186,4 +229,4 @@ def test_few_long_documents_do_not_all_go_to_validation(tmp_path: Path) -> None:
 
 def test_copies_of_one_short_document_are_no_long_document(tmp_path: Path) -> None:
     result = preprocess(write_jsonl(tmp_path / "a.jsonl", [make_documents(1)[0] * 9] * 30 + make_documents(60)), tmp_path / "data")
-    assert "long documents" not in result.stdout
+    assert "few long documents" not in result.stdout

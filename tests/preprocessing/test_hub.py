@@ -4,6 +4,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -163,6 +164,21 @@ def test_temporary_troubles_change_no_byte(hub: HubStandIn, process: HubProcess,
     assert re.search("lost the connection while reading the end of a file: hf://.*003.parquet: .*503", result.stdout)
     assert [trouble.times for trouble in hub.troubles] == [0, 0, 0, 0]
     assert contents(tmp_path / "data") == contents(undisturbed / "data")
+
+
+def test_a_folder_like_another_is_of_the_same_commit(hub: HubStandIn, process: HubProcess, undisturbed: Path, tmp_path: Path) -> None:
+    def asks_for_the_newest(*flags: str) -> bool:
+        """Whether making a folder like the first one asks for the newest commit of the data set."""
+        hub.heal()
+        hub.log.clear()
+        command = ["preprocess_xcoax.py", "--like", str(undisturbed / "data"), "--data-dir", str(tmp_path / "x"), "--num-chunks", "1"]
+        result = process.call(run_here, *command, *flags, chunk_documents=CHUNK)
+        assert result.returncode == 0, result.stderr
+        shutil.rmtree(tmp_path / "x")
+        return any("/resolve/main/" in request.path for request in hub.log)
+
+    assert not asks_for_the_newest("--order", "forward")
+    assert asks_for_the_newest("--subset", "large")  # other text
 
 
 def test_a_run_resumes_when_the_hub_comes_back(hub: HubStandIn, process: HubProcess, undisturbed: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The command line: a preset, flags over it, and near misses that are answered with the nearest name."""
 
+import dataclasses
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,34 @@ def test_help_names_the_presets_and_the_one_whose_defaults_it_shows(capsys: pyte
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"Presets, named first: {', '.join(TRAIN_PRESETS)}. The defaults below are those of 'demo'." in text
     assert "(default: 400)" in text  # its --max-steps
+
+
+def test_like_answers_with_the_preset_that_the_script_makes_of_it_and_flags_win() -> None:
+    seen = []
+
+    def imitate(preset: TrainConfig, folder: Path, given: Set[str]) -> TrainConfig:
+        seen.append((preset.out_dir, str(folder), sorted(given)))
+        return dataclasses.replace(preset, max_steps=77, lr=0.5)
+
+    for arguments in (["--like", "a b", "--lr", "0.25"], ["demo", "--like=a b", "--lr=0.25"], ["--lr", "0.25"]):
+        config = read_flags(TRAIN_PRESETS, "", arguments, imitate)
+        assert config.lr == 0.25
+        assert (config.max_steps, config.like) == ((77, "a b") if len(arguments) > 2 else (20_000, ""))
+    assert seen == [("out/xcoax", "a b", ["like", "lr"]), ("out/demo", "a b", ["like", "lr"])]
+
+
+def test_help_asks_no_other_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def imitate(preset: TrainConfig, folder: Path, given: Set[str]) -> TrainConfig:
+        raise UserError("there is no such run")
+
+    with pytest.raises(SystemExit) as caught:
+        read_flags(TRAIN_PRESETS, "", ["--like", "x", "--help"], imitate)
+    assert caught.value.code == 0
+    assert "--like" in capsys.readouterr().out
+
+
+def test_a_folder_to_write_must_have_a_name() -> None:
+    with pytest.raises(UserError, match="name the folder to write with --out-dir"):
+        train_flags("--out-dir", "")
+    with pytest.raises(UserError, match="name the folder to write with --data-dir"):
+        read_flags(PREPROCESS_PRESETS, "", ["--data-dir", ""])

@@ -15,6 +15,7 @@ from model import GPT
 from presets import TRAIN_PRESETS
 from system.errors import UserError
 from tests.conftest import call_script, fails_with
+from tests.preprocessing.in_process import run_here
 from tests.training.counting import SHAPE
 from tests.training.runs import Run, pretrain
 from tokens.tokenizer import Tokenizer
@@ -53,6 +54,19 @@ def test_the_sample_text_ends_with_the_prompt_and_can_be_turned_off(dataset_fold
     model = GPT(config.model)
     assert pretraining_task(config, dataset, tokenizer).sample(model, 0).endswith("The end.")
     assert pretraining_task(dataclasses.replace(config, sample_tokens=0), dataset, tokenizer).sample(model, 0) == ""
+
+
+def test_a_forward_model_begins_with_a_beginning(dataset_folder: Path, tmp_path: Path) -> None:
+    twin, out = tmp_path / "twin", tmp_path / "out"
+    made = run_here("preprocess_xcoax.py", "--like", dataset_folder, "--data-dir", twin, "--order", "forward")
+    assert made.returncode == 0, made.stderr
+    result = pretrain(twin, out, "--max-steps", 1)
+    assert [row["sample"][:16] for row in read_metrics(out) if "sample" in row] == ["Once upon a time"] * 2, result.stderr
+    back = call_script("train_xcoax.py", "--like", out, "--data-dir", dataset_folder, "--out-dir", tmp_path / "back")
+    assert [row["sample"][-8:] for row in read_metrics(tmp_path / "back") if "sample" in row] == ["The end."] * 2, back.stderr
+    for prompt in ("The end.", "A dog"):  # a flag wins, also with the other order's default
+        result = pretrain(twin, tmp_path / prompt, "--max-steps", 1, "--sample-prompt", prompt)
+        assert all(row["sample"].startswith(prompt) for row in read_metrics(tmp_path / prompt) if "sample" in row), result.stderr
 
 
 def test_data_in_the_other_word_order_is_refused_on_request(dataset_folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_a_run_learns_and_leaves_its_files(pretrained: Run) -> None:
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "config.json").read_text())["max_steps"] == 40
     assert not list(folder.glob("*.part"))
-    assert "finished: lowest validation loss " in pretrained.printed
+    assert re.search(r"^finished in \d+ (min \d+ )?s of training: lowest validation loss ", pretrained.printed.splitlines()[-1])
 
 
 def test_a_finished_run_says_so_and_continues_with_more_steps(dataset_folder: Path, tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ def test_a_finished_run_says_so_and_continues_with_more_steps(dataset_folder: Pa
     result = pretrain(dataset_folder, tmp_path, "--max-steps", 6)
     assert resumed_step(result) == 4
     assert "changed settings: max_steps was 4, now 6" in result.stdout
+    assert "the schedule now ends at step 6, no longer at 4: the learning rate " in result.stdout
     assert load_checkpoint(tmp_path / "last_checkpoint.pt").step == 6
 
 

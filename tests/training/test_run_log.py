@@ -1,5 +1,8 @@
 """What a run prints: text of models and data sets cannot drive the terminal."""
 
+import itertools
+import re
+import types
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,8 @@ from config import LoopConfig
 from system.signals import StopSignals
 from tests.conftest import make_pairs, write_pairs
 from tests.preprocessing.in_process import run_here
-from tests.training.runs import tune
+from tests.training.runs import pretrain, tune
+from training.metrics import read_metrics
 from training.run_log import RunLog
 
 TITLE = "\x1b]0;pwn\x07"  # sets the title of the terminal's window
@@ -17,6 +21,26 @@ TITLE = "\x1b]0;pwn\x07"  # sets the title of the terminal's window
 def test_control_characters_are_shown_and_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunLog(LoopConfig(str(tmp_path)), StopSignals("stopping")).say(f"    | a{TITLE}b\n    | c")
     assert capsys.readouterr().out == "    | a␛]0;pwn␇b\n    | c\n"
+
+
+def test_log_lines_tell_the_time_left_and_the_last_line_the_time_of_all_sittings(
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=50)  # seconds, at each look
+    monkeypatch.setattr("training.throughput.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    flags = ("--eval-every", 100, "--sample-tokens", 0)
+    first = pretrain(dataset_folder, tmp_path, "--max-steps", 4, *flags)
+    lines = re.findall(r"^step \d/4 .*FLOP/s(.*)$", first.stdout, flags=re.MULTILINE)
+    assert lines[0] == ""  # nothing has been measured
+    # A step takes one look, of 50 s. The evaluation before the first step took 50 s too, and one is left.
+    assert lines[1:] == ["  2 min 30 s left", "  1 min 40 s left", "  50 s left"], first.stdout
+    pretrain(dataset_folder, tmp_path, "--max-steps", 6, *flags)
+    seconds = [row["seconds"] for row in read_metrics(tmp_path) if "loss" in row]
+    resumed = pretrain(dataset_folder, tmp_path, "--max-steps", 9, *flags)
+    last_line = resumed.stdout.splitlines()[-1]
+    total = re.match(r"finished in (\d+) min (\d+) s of training: ", last_line)
+    assert total, last_line
+    assert 60 * int(total[1]) + int(total[2]) > seconds[-1] > 200
 
 
 def test_samples_of_a_hostile_data_set_do_not_drive_the_terminal(base: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import TrainConfig
-from training.schedule import learning_rate
+from training.schedule import describe_longer_schedule, learning_rate
+from training.time_plan import UNPLANNED
 
 
 def rates(config: TrainConfig) -> list[float]:
@@ -69,3 +70,15 @@ def test_rates_do_not_jump(config: TrainConfig) -> None:
     assert got[0] <= config.lr / (config.warmup_steps + 1) * (1 + 1e-9)
     if fall:
         assert got[-1] == pytest.approx(config.lr * config.min_lr_share)
+
+
+def test_a_longer_run_tells_from_which_rate_to_which_it_rises() -> None:
+    was = {"max_steps": 10, "lr": 1.0, "min_lr_share": 0.0, "warmup_steps": 1, "schedule": "wsd", "cooldown_share": 0.4}
+    config = TrainConfig(**{**was, "max_steps": 20})  # type: ignore[arg-type]  # by name
+    told = "the schedule now ends at step 20, no longer at 10: the learning rate "
+    assert describe_longer_schedule(config, was, 10) == told + "rises again, from 2.50e-01 to 1.00e+00"
+    assert describe_longer_schedule(config, was, 5) == told + "goes on at 1.00e+00"
+    older = {name: was[name] for name in ("max_steps", "lr")}  # an earlier version did not have all settings
+    assert describe_longer_schedule(config, older, 10) == told + "rises again, from 2.50e-01 to 1.00e+00"
+    for steps in (10, 9, UNPLANNED):
+        assert describe_longer_schedule(TrainConfig(max_steps=steps), was, 5) == ""

@@ -92,7 +92,7 @@ def test_data_of_another_tokenizer_or_order_is_refused(base: Path, tmp_path: Pat
     always = ("--input", source, "--vocab-size", 400, "--val-share", 0.2)
     for name, flags in (("own", []), ("forward", ["--tokenizer", base, "--order", "forward"])):
         assert run_here("preprocess_xcoax.py", "--data-dir", tmp_path / name, *always, *flags).returncode == 0
-    fails_with(start(base, tmp_path / "own", tmp_path / "out"), 2, "was made with tokenizer", f"--tokenizer {base} --vocab-size 400")
+    fails_with(start(base, tmp_path / "own", tmp_path / "out"), 2, "was made with tokenizer", f"--tokenizer {base} --order backward")
     fails_with(start(base, tmp_path / "forward", tmp_path / "out"), 2, "is forward", "is backward")
 
 

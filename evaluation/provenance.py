@@ -1,0 +1,21 @@
+"""What a report says of how it was made: the program and the data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from config import EvaluateConfig
+from evaluation.evaluated_model import EvaluatedModel
+from formats.shards import open_dataset
+from system.provenance import describe_program
+
+TRAINED_ON = ("the data", "the pairs")  # as checkpoints record the data of their last training, with its hash
+
+
+def describe_provenance(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> dict[str, Any]:
+    """The facts beside the settings: command, commit, versions, and the data by hash, that of training and that of the flags."""
+    recorded = ((model.name, name, model.checkpoint.must_match) for model in models for name in TRAINED_ON)
+    trained_on = {model: must_match[name] for model, name, must_match in recorded if name in must_match}
+    flags = {"--data-dir": config.data_dir, "--pairs-dir": config.pairs_dir}
+    measured_on = {flag: open_dataset(Path(folder), None).fingerprint for flag, folder in flags.items() if folder}
+    return {**describe_program(), "data": {**trained_on, **measured_on}}
