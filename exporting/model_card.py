@@ -154,6 +154,8 @@ def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
             yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
         if stage is not stages[-1]:
             yield "It began with this model:\n"
+        elif stage.stage == "tuning":
+            yield f"The pretrained model ({stage.must_match.get('the pretrained checkpoint', 'unknown')}) was not there any more.\n"
 
 
 def _describe_data(settings: dict[str, Any]) -> str:

@@ -256,10 +256,12 @@ def test_what_is_published_names_no_folder_of_this_machine(tokenizer: Tokenizer,
     for is_there in (True, False):
         if is_there:
             save_random(base, tokenizer, "pretraining", train_config={**folders, "lr": 0.25})
-        path = save_random(home / "best_checkpoint.pt", tokenizer, train_config={**folders, "lr": 0.5, "model_path": str(base)})
+            began = {"the pretrained checkpoint": load_checkpoint(base).fingerprint}
+        settings = {**folders, "lr": 0.5, "model_path": str(base)}
+        path = save_random(home / "best_checkpoint.pt", tokenizer, train_config=settings, must_match=began)
         text = home / "more texts" / "b.txt"
-        settings = {"data_dir": str(data), "text": [str(text)]}
-        facts = {"tuned, backward": "x, step 7, 1,234 tokens seen", "settings": settings}
+        measured = {"data_dir": str(data), "text": [str(text)]}
+        facts = {"tuned, backward": "x, step 7, 1,234 tokens seen", "settings": measured}
         (home / "report.json").write_text(json.dumps(facts))
         note = f"30 held-out documents of {data}, read for {base}. {text} and /mnt/disk/c.jsonl; {harmless}"
         (home / "report.md").write_text(f"# The card\n\n- model: {path}\n\n## Language\n\n{note}\n")
@@ -281,4 +283,4 @@ def test_what_was_trained_on_data_that_is_gone_is_named_by_its_folder_alone(toke
     assert "Tuned on `gone`: step 7" in (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
     again = export(tmp_path / "hf", tmp_path / "again", "--no-verify")  # which does not say what it was trained on
     assert again.returncode == 0, again.stderr
-    assert "Tuned on unknown data: step 7" in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
+    assert "Tuned on data that this folder does not name: step 7" in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
