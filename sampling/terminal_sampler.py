@@ -1,17 +1,21 @@
-"""Sampling at a terminal or in a pipe: generated text is shown while it grows, then in full with its speed."""
+"""Sampling at a terminal or in a pipe: generated text is shown while it grows, then in full with its speed, or as JSON for a program."""
 
 import sys
 import time
 
 from config import SamplerConfig
 from sampling.engine import Engine
-from sampling.generation import GeneratedText, Prompter
+from sampling.generation import GeneratedText, Prompter, text_as_row
 from sampling.prompt_settings import PromptSettings
 from sampling.repl import at_terminal, read_lines, run_repl
 from sampling.sampler import sampling_params
+from system.errors import BAD_FLAGS, UserError
 from system.escapes import escape_controls
+from system.json_text import to_json
 from system.signals import Interrupt
 from system.terminal import Screen
+
+SEPARATOR = "---"  # a line between the texts of several prompts in a pipe: each of them may have empty lines
 
 
 class TerminalSampler:
@@ -33,9 +37,10 @@ class TerminalSampler:
         if self._screen.console.is_terminal:
             self._screen.say(f"{self._prompter.generated_label}:")
         texts = [GeneratedText() for _ in range(config.num_samples)]
+        params = sampling_params(config)
         started = time.monotonic()
         with self._screen.live_text(self._grows_left and not config.raw) as live:
-            for event in self._engine.run([request], sampling_params(config), self._prompter.stop_ids):
+            for event in self._engine.run([request], params, self._prompter.stop_ids):
                 texts[event.sample].add(event)
                 if interrupt.pressed:
                     break
@@ -45,7 +50,10 @@ class TerminalSampler:
         if warning := self._engine.pop_warning():
             self._notify(warning)
         texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
-        self._show(given, texts, config)
+        if config.format == "jsonl":
+            self._print_rows(given, texts, config, params.seed)
+        else:
+            self._show(given, texts, config)
         if self._screen.console.is_terminal:
             tokens = sum(text.tokens for text in texts)
             early_ends = dict.fromkeys(self._early_end(text, config) for text in texts)
@@ -64,12 +72,22 @@ class TerminalSampler:
     def run(self, config: SamplerConfig, text: str, greeting: str) -> None:
         """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
         if text or not at_terminal():
-            for line in [text] if text else read_lines():
+            is_divided = not (self._best_first or self._screen.console.is_terminal or config.format == "jsonl")
+            for number, line in enumerate([text] if text else read_lines()):
+                if number and is_divided:
+                    self._screen.show(SEPARATOR)
                 self.generate_once(line, config)
             return
+        if config.format == "jsonl":
+            raise UserError(f"--format jsonl: give a text with --{self._prompter.given_field}, or lines in a pipe", BAD_FLAGS)
         settings = PromptSettings(config)
         label = self._prompter.given_label
         run_repl(self._screen, settings, label, greeting, lambda text, interrupt: self.generate(text, settings.config, interrupt))
+
+    def _print_rows(self, given: str, texts: list[GeneratedText], config: SamplerConfig, seed: int) -> None:
+        for text in sorted(texts, key=lambda text: -text.logprob_per_token) if self._best_first else texts:
+            row = text_as_row(self._prompter, given, text, config.raw)
+            print(to_json({self._prompter.given_field: given, **row, "seed": seed}), flush=True)
 
     def _show(self, given: str, texts: list[GeneratedText], config: SamplerConfig) -> None:
         if self._best_first:
