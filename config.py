@@ -302,6 +302,7 @@ class SamplerConfig(InferenceConfig):
         require_positive(self, "batch_size")
         _require_encoding(self.encoding)
         require(bool(self.output) or not self.input, "name the file to write with --output")
+        require(self.format == "text" or not self.input, "--format jsonl: not with --input; the ending of --output is the format")
         require(bool(self.input) or not self.output, "--output needs --input; for one text or a pipe, use --format jsonl > FILE")
 
 
@@ -313,8 +314,8 @@ class SampleConfig(SamplerConfig):
     prompt: str = ""  # One ending to write towards; without it, an interactive prompt or the lines of a pipe.
 
     def check(self) -> None:
-        super().check()
         require(not (self.prompt and self.input), "--prompt and --input: use only one of them")
+        super().check()
 
 
 @dataclass(frozen=True)
@@ -329,9 +330,9 @@ class SampleInstructConfig(SamplerConfig):
     def check(self) -> None:
         flags = ["--pairs", self.score, "--output", self.output or "scored.jsonl", "--model-path", self.model_path]
         require(not self.score, f"--score is a script of its own now: python score_xcoax.py {shlex.join(flags)}")
-        super().check()
         require(not (self.response and self.input), "--response and --input: use only one of them")
         require(bool(self.input) or not self.with_scores, "--with-scores: only with --input")
+        super().check()
 
 
 @dataclass(frozen=True)
