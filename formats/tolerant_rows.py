@@ -32,7 +32,7 @@ def read_rows_or_errors(
     elif is_table(path):
         for row in parse_table(path, wanted, encoding, Utf8Rows(path, refuse=False)):
             if isinstance(row, UserError):
-                yield str(row)
+                yield f"not a row of the table: {str(row).removeprefix(f'{path}, ')}"
             else:
                 yield row if is_unicode("".join(row.values())) else _not_utf8("".join(row.values()).encode(UTF8, "surrogateescape"))
     else:

@@ -1,4 +1,4 @@
-"""The bytes of a document as text."""
+"""The bytes of documents as text, where they are UTF-8."""
 
 from system.encodings import likely_encoding
 from system.errors import UserError
