@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from system.device_names import Device, Dtype
+from system.encodings import is_text_encoding
 from system.errors import require, require_not_negative, require_positive
 from system.processors import usable_processors
 
@@ -29,6 +30,10 @@ Script = Literal[
 Part = Literal["preprocess", "train", "generate", "score"]  # of the benchmark
 Stage = Literal["pretraining", "tuning"]  # the last training that a model had
 ExportDtype = Literal["auto", "float32", "bfloat16", "float16", "q8_0"]
+
+
+def _require_encoding(name: str) -> None:
+    require(is_text_encoding(name), f"--encoding {name}: not one that Python knows, such as utf-8, utf-16, cp1252, latin-1 or shift_jis")
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class SourceConfig:
     subset: str = ""  # Its configuration; empty if it has only one.
     split: str = "train"  # Its split.
     input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub.
+    encoding: str = "utf-8"  # Encoding of the text files of --input, such as utf-16 or cp1252.
+    skip_bad_rows: bool = False  # Skip and count the rows of text files that cannot be read; without it, the first one ends the run.
     val_share: float = 0.01  # Share held out for validation, chosen by a hash.
     vocab_size: int = 8888  # Number of token ids, with the special tokens and the 256 bytes; that of --tokenizer, if one is named.
     num_chunks: int = 1000  # Stop after this many chunks of 10,000 documents or pairs.
@@ -107,6 +114,7 @@ class SourceConfig:
             f"--vocab-size {self.vocab_size}: from {MIN_VOCAB_SIZE} (bytes, special tokens, one more) to {MAX_VOCAB_SIZE} (16 bits)",
         )
         require_not_negative(self, "retries", "seed")
+        _require_encoding(self.encoding)
         require(self.engine == "ray" or not self.ray_address, "--ray-address: only with --engine ray")
 
 
@@ -118,7 +126,7 @@ class PreprocessConfig(SourceConfig):
     dataset: str = "HuggingFaceFW/fineweb"  # Data set on the Hugging Face hub, streamed.
     subset: str = "sample-100BT"  # Its configuration; empty if it has only one.
     field: str = "text"  # Field that holds the text, on the hub and in local files.
-    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json .txt
+    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl .csv .tsv (also .gz .zst) .json .txt
     clean: Literal["no", "wikitext"] = "no"  # wikitext: rows are lines of WikiText; they are joined to articles, and its markup goes.
     tokenizer: str = ""  # Use this tokenizer.model, or that of a data folder or of a model, instead of training one.
     val_share: float = 0.005  # Share of the documents held out for validation, chosen by a hash of their text.
@@ -140,7 +148,10 @@ class InstructConfig(SourceConfig):
 
     data_dir: str = "data/instruct"  # Folder to write: the tokenizer, the shards, meta.json.
     dataset: str = "hakurei/open-instruct-v1"  # Data set on the Hugging Face hub, streamed.
-    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl[.gz|.zst] .json
+    input: tuple[str, ...] = ()  # Local files, folders or globs instead of the hub: .parquet .jsonl .csv .tsv (also .gz .zst) .json
+    instruction_field: str = ""  # Field that holds the instruction, if it has none of the usual names.
+    response_field: str = ""  # Field that holds the response, if it has none of the usual names.
+    input_field: str = ""  # Field whose text follows the instruction, if it has none of the usual names.
     tokenizer: str = "data/xcoax"  # Tokenizer of the pretrained model: its data folder, a tokenizer.model or the model itself.
     val_share: float = 0.02  # Share of the pairs held out for validation, chosen by a hash of the response.
     block_size: int = 1024  # Context length of the pretrained model: longer responses are cut, longer instructions are skipped.
@@ -282,6 +293,11 @@ class SamplerConfig(InferenceConfig):
     raw: bool = False  # Show the text in the word order of the model.
     pace: float = 0.0  # Words a second that appear on a terminal; 0: as fast as they are generated.
     picture: str = ""  # SVG file to write: the text of --prompt or --response, its words colored by their surprise.
+    format: Literal["text", "jsonl"] = "text"  # jsonl: for one text or a pipe, a JSON object on a line for each generated text.
+    input: str = ""  # File of rows or lines to generate for, instead: .jsonl .csv .tsv (also .gz .zst) .json .parquet .txt
+    output: str = ""  # Output file for --input: .jsonl[.gz|.zst] or .parquet
+    encoding: str = "utf-8"  # Encoding of --input, if it is a text file.
+    batch_size: int = 32  # Rows of a file that are processed at once.
 
     def check(self) -> None:
         require(1 <= self.num_samples <= 1000, f"--num-samples {self.num_samples}: from 1 to 1000")
@@ -293,6 +309,11 @@ class SamplerConfig(InferenceConfig):
         require(self.seed is None or 0 <= self.seed < 1 << 63, f"--seed {self.seed}: from 0 to {(1 << 63) - 1}")
         require(0 <= self.pace <= 1000, f"--pace {self.pace}: from 0 (off) to 1000 words a second")
         require(not self.picture or self.picture.endswith(".svg"), f"--picture {self.picture}: a name that ends with .svg")
+        require_positive(self, "batch_size")
+        _require_encoding(self.encoding)
+        require(bool(self.output) or not self.input, "name the file to write with --output")
+        require(self.format == "text" or not self.input, "--format jsonl: not with --input; the ending of --output is the format")
+        require(bool(self.input) or not self.output, "--output needs --input; for one text or a pipe, use --format jsonl > FILE")
 
 
 @dataclass(frozen=True)
@@ -302,6 +323,10 @@ class SampleConfig(SamplerConfig):
     model_path: str = "out/xcoax/best_checkpoint.pt"  # Checkpoint to use.
     prompt: str = ""  # One ending to write towards; without it, an interactive prompt or the lines of a pipe.
 
+    def check(self) -> None:
+        require(not (self.prompt and self.input), "--prompt and --input: use only one of them")
+        super().check()
+
 
 @dataclass(frozen=True)
 class SampleInstructConfig(SamplerConfig):
@@ -309,19 +334,15 @@ class SampleInstructConfig(SamplerConfig):
 
     model_path: str = "out/instruct/best_checkpoint.pt"  # Tuned checkpoint to use.
     response: str = ""  # One response to find the instruction for; without it, an interactive prompt or the lines of a pipe.
-    input: str = ""  # File of responses to find instructions for: .jsonl[.gz|.zst] .json .parquet .txt
+    with_scores: bool = False  # With --input: also score each pair, as score_xcoax.py --pairs does with the output.
     score: str = ""  # Moved: score_xcoax.py --pairs does this now.
-    output: str = ""  # Output file for --input: .jsonl[.gz|.zst] or .parquet
-    batch_size: int = 32  # Rows of a file that are processed at once.
 
     def check(self) -> None:
         flags = ["--pairs", self.score, "--output", self.output or "scored.jsonl", "--model-path", self.model_path]
         require(not self.score, f"--score is a script of its own now: python score_xcoax.py {shlex.join(flags)}")
-        super().check()
-        require_positive(self, "batch_size")
         require(not (self.response and self.input), "--response and --input: use only one of them")
-        require(bool(self.output) or not self.input, "name the file to write with --output")
-        require(not self.output or bool(self.input), "--output needs --input")
+        require(bool(self.input) or not self.with_scores, "--with-scores: only with --input")
+        super().check()
 
 
 @dataclass(frozen=True)
@@ -329,18 +350,22 @@ class ScoreConfig(InferenceConfig):
     """BackChat: pairs or answers in, how well each explains its instruction out."""
 
     model_path: str = "out/instruct/best_checkpoint.pt"  # Tuned checkpoint to use.
-    pairs: str = ""  # File of pairs to score, each by log P(instruction | response): .jsonl[.gz|.zst] .json .parquet
+    pairs: str = ""  # File of pairs to score, each by log P(instruction | response): .jsonl .csv .tsv (also .gz .zst) .json .parquet
     rerank: str = ""  # File of rows with an instruction and `answers` to it, to sort them best first: .jsonl[.gz|.zst] .json .parquet
+    encoding: str = "utf-8"  # Encoding of that file, if it is a text file.
     output: str = ""  # Output file: .jsonl[.gz|.zst] or .parquet
     batch_size: int = 32  # Sequences of the context length scored at once.
 
     def check(self) -> None:
         require_positive(self, "batch_size")
+        _require_encoding(self.encoding)
         require(not (self.pairs and self.rerank), "--pairs and --rerank: use only one of them")
         require(bool(self.pairs or self.rerank), "name a file of pairs with --pairs, or a file of answers with --rerank")
         require(bool(self.output), "name the file to write with --output")
         for flag, path, content in (("pairs", self.pairs, "pairs"), ("rerank", self.rerank, "lists of answers")):
             require(not path.lower().endswith(".txt"), f"--{flag} {path}: a .txt file has no {content}. Use .jsonl, .json or .parquet")
+        is_table = self.rerank.lower().endswith(("sv", "sv.gz", "sv.zst"))
+        require(not is_table, f"--rerank {self.rerank}: a cell of a table holds no list of answers. Use .jsonl, .json or .parquet")
 
 
 @dataclass(frozen=True)
@@ -413,10 +438,11 @@ class EvaluateConfig:
     out_dir: str = ""  # Folder for report.json, report.md and the pictures; empty: beside the checkpoint.
     data_dir: str = ""  # Data folder whose held-out documents are used; empty: that of pretraining.
     documents: int = 2000  # Held-out documents, evenly spread; 0: all.
-    text: tuple[str, ...] = ()  # More texts: files, folders or globs of .txt .jsonl[.gz|.zst] .json .parquet
+    text: tuple[str, ...] = ()  # More texts: files, folders or globs of .parquet .jsonl .csv .tsv (also .gz .zst) .json .txt
     stride: int = 0  # Tokens by which the window moves over a text longer than the context; 0: half the context.
     pairs_dir: str = ""  # Data folder whose held-out pairs are used; empty: that of tuning.
-    pairs: str = ""  # File of held-out pairs to use instead: .jsonl[.gz|.zst] .json .parquet
+    pairs: str = ""  # File of held-out pairs to use instead: .jsonl .csv .tsv (also .gz .zst) .json .parquet
+    encoding: str = "utf-8"  # Encoding of the files of --text and --pairs, if they are text files.
     max_pairs: int = 1000  # Held-out pairs, evenly spread, to score and to generate instructions for.
     ranked_pairs: int = 200  # How many of them are used for ranking, of instructions and of answers.
     candidates: tuple[int, ...] = (10, 100, 1000)  # Other instructions, or answers, among which the true one is ranked.
@@ -433,5 +459,6 @@ class EvaluateConfig:
         require_positive(self, "max_pairs", "ranked_pairs", "max_new_tokens", "batch_size")
         require_not_negative(self, "documents", "stride", "hellaswag_tasks", "seed")
         require(min(self.candidates, default=0) > 0, f"--candidates {' '.join(map(str, self.candidates))}: one or more numbers above 0")
+        _require_encoding(self.encoding)
         require(0 < self.mismatched_share < 1, f"--mismatched-share {self.mismatched_share}: above 0 and below 1")
         require(not (self.pairs and self.pairs_dir), "--pairs and --pairs-dir: use only one of them")

@@ -3,9 +3,9 @@
     python preprocess_instruct.py --vocab-size 8888
     python preprocess_instruct.py --input my_pairs.jsonl --data-dir data/my-pairs --tokenizer data/xcoax
 
-A pair is a row with the fields instruction (or prompt), output (or response, completion) and optionally input (or context),
-or a row with messages. Use the tokenizer of the model to tune. You can stop the script at any time; run the same command again
-to resume.
+A pair is a row with an instruction (or prompt, question), an output (or response, completion, answer, chosen) and optionally an input
+(or context), or a row with messages or conversations; flags name other fields. Use the tokenizer of the model to tune. You can stop the
+script at any time; run the same command again to resume.
 """
 
 import time

@@ -3,8 +3,11 @@
     python sample_xcoax.py
     python sample_xcoax.py --prompt "The end." --num-samples 3 --max-new-tokens 200 --temperature 0.7
     python sample_xcoax.py tinystories < endings.txt
+    python sample_xcoax.py --input endings.jsonl --output texts.jsonl
 
 A model trained on forward text (--order forward) continues from a beginning instead.
+
+You can stop the work on a file at any time; run the same command again to resume.
 """
 
 import sys
@@ -21,16 +24,22 @@ GREETING = "Type an ending and press Enter: it writes what led there. `help` sho
 def main() -> None:
     config = read_flags(SAMPLE_PRESETS, __doc__)
     tell_at_once(f"reading {config.model_path}")
-    from sampling.generation import EndingPrompter  # these import torch, which takes seconds
-    from sampling.loading import load_engine
+    from sampling.ending_files import texts_job  # these import torch, which takes seconds
+    from sampling.file_jobs import run_file_job
+    from sampling.generation import EndingPrompter
+    from sampling.loading import MAX_SEQUENCES, load_engine
     from sampling.repl import talk
     from sampling.terminal_sampler import TerminalSampler
 
-    checkpoint, engine = load_engine(config, "pretraining")
+    checkpoint, engine = load_engine(config, "pretraining", config.batch_size if config.output else MAX_SEQUENCES)
     if checkpoint.stage == "tuning":
         print(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", file=sys.stderr)
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
-    sampler = TerminalSampler(Screen(), engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
+    if config.output:
+        run_file_job(texts_job(config, engine, prompter), checkpoint, engine.model, config.output)
+        return
+    screen = Screen(plain=config.format == "jsonl")
+    sampler = TerminalSampler(screen, engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
     talk(sampler, config, config.prompt, GREETING)
 
 

@@ -3,6 +3,7 @@
     python sample_xcoax_instruct.py
     python sample_xcoax_instruct.py --response "The cat is sleeping." --num-samples 5
     python sample_xcoax_instruct.py --input responses.jsonl --output instructions.jsonl
+    python sample_xcoax_instruct.py --input responses.jsonl --output scored.jsonl --with-scores
 
 You can stop the work on a file at any time; run the same command again to resume.
 """
@@ -11,6 +12,7 @@ from system.startup import run_script
 
 from presets import SAMPLE_INSTRUCT_PRESETS
 from system.command_line import read_flags
+from system.device import explain_out_of_memory
 from system.terminal import Screen, tell_at_once
 
 GREETING = "Type a response and press Enter: it writes the instruction. `help` shows the settings, Ctrl-D leaves."
@@ -31,9 +33,11 @@ def main() -> None:
     require_tuned(checkpoint)
     prompter = ResponsePrompter(PromptFormat(checkpoint.tokenizer, checkpoint.order), checkpoint.model_config.block_size)
     if config.output:
-        run_file_job(instructions_job(config, engine, prompter), checkpoint, engine.model, config.output)
+        with explain_out_of_memory(f"Try a --batch-size below {config.batch_size}, or --device cpu"):
+            run_file_job(instructions_job(config, engine, prompter), checkpoint, engine.model, config.output)
         return
-    sampler = TerminalSampler(Screen(), engine, prompter, best_first=True, grows_left=checkpoint.order == "backward")
+    screen = Screen(plain=config.format == "jsonl")
+    sampler = TerminalSampler(screen, engine, prompter, best_first=True, grows_left=checkpoint.order == "backward")
     talk(sampler, config, config.response, GREETING)
 
 

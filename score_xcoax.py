@@ -32,7 +32,7 @@ def main() -> None:
     make_job = pair_scores_job if config.pairs else reranking_job
     job = make_job(config.pairs or config.rerank, Scorer(model, config.batch_size), PromptFormat(checkpoint.tokenizer, checkpoint.order))
     with explain_out_of_memory(f"Try a --batch-size below {config.batch_size}, or --device cpu"):
-        run_file_job(job, checkpoint, model, config.output)
+        run_file_job(job._replace(encoding=config.encoding), checkpoint, model, config.output)
 
 
 if __name__ == "__main__":

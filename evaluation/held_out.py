@@ -17,6 +17,7 @@ from formats.shards import SPLITS, Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
 from formats.utf8 import decode_utf8
 from preprocessing.sources import Position, open_documents
+from system.encodings import UTF8
 from system.errors import BAD_FLAGS, UserError
 from tokens.prompt_format import PromptFormat
 from tokens.reversal import reorder
@@ -84,18 +85,24 @@ def read_held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkp
     return HeldOutTexts("held-out documents", texts, notes)
 
 
-def read_texts(inputs: tuple[str, ...]) -> HeldOutTexts:
+def read_texts(inputs: tuple[str, ...], encoding: str = UTF8) -> HeldOutTexts:
     """The documents of files."""
     documents: list[list[bytes]] = []
     try:
         # The reader cuts long documents into parts; here they are joined again.
-        for parts, _ in open_documents(PreprocessConfig(input=inputs)).read(Position(0, 0)):
+        for parts, _ in open_documents(PreprocessConfig(input=inputs, encoding=encoding)).read(Position(0, 0)):
             for part in parts:
                 if not (part.continues and documents):
                     documents.append([])
                 documents[-1].append(part.text or b"")
     except UserError as error:  # it names the flag of preprocessing
-        raise UserError(str(error).replace("--input", "--text").replace(". Choose one with --field", ""), error.exit_code) from error
+        raise UserError(
+            str(error)
+            .replace("--input", "--text")
+            .replace(". Choose one with --field", "")
+            .replace("; or skip it with --skip-bad-rows", ""),
+            error.exit_code,
+        ) from error
     texts = [text for parts in documents if (text := decode_utf8(b"".join(parts)))]
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
@@ -112,7 +119,7 @@ def read_held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldO
             f"Tune it with: python finetune_xcoax.py --model-path {checkpoint.path}"
         )
     if config.pairs:
-        source, pairs = config.pairs, _read_pairs_of_file(config.pairs)
+        source, pairs = config.pairs, _read_pairs_of_file(config.pairs, config.encoding)
     else:
         dataset = _open(config.pairs_dir, checkpoint, "tuning")
         source, pairs = f"{dataset.folder} (its meta.json counts what preprocessing skipped)", _read_pairs(dataset, "val")
@@ -210,6 +217,6 @@ def _read_pairs(dataset: Dataset, split: Split, limit: int | None = None) -> lis
     return [Pair(prompt_format.decode(instruction), prompt_format.decode(response)) for instruction, response in parts]
 
 
-def _read_pairs_of_file(path: str) -> list[Pair]:
-    rows = read_rows_or_errors(path, lambda fields: pair_fields(fields, path))
+def _read_pairs_of_file(path: str, encoding: str) -> list[Pair]:
+    rows = read_rows_or_errors(path, lambda fields: pair_fields(fields, path), encoding)
     return [Pair("", "", row.partition(":")[0]) if isinstance(row, str) else pair_from_row(row, generated=False) for row in rows]

@@ -111,7 +111,7 @@ def _read_inputs(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> In
     if config.stride > shortest:
         raise UserError(f"--stride {config.stride}: above the context of {shortest} tokens, so some tokens would be skipped", BAD_FLAGS)
     checkpoints = [model.checkpoint for model in models]
-    texts = [read_texts(config.text)] if config.text else []
+    texts = [read_texts(config.text, config.encoding)] if config.text else []
     left_out = []
     try:
         texts.insert(0, read_held_out_documents(config, checkpoints))

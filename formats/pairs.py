@@ -8,13 +8,42 @@ from typing import NamedTuple
 from system.errors import BAD_FLAGS, UserError
 
 GENERATED = "generated_instruction"  # found by a model
-INSTRUCTIONS = ("instruction", "prompt")
+INSTRUCTIONS = ("instruction", "prompt", "question")
 INPUTS = ("input", "context")
-RESPONSES = ("output", "response", "completion")
+RESPONSES = ("output", "response", "completion", "answer")
+CHOSEN = "chosen"  # the better response in preference data: a text, or messages
 ANSWERS = "answers"  # several responses to one instruction, to be ranked
-MESSAGES = "messages"
+CHATS = ("messages", "conversations")  # fields with a list of messages: {role, content}, or {from, value} as ShareGPT has them
+ROLES = {"human": "user", "gpt": "assistant"}  # other names of those who speak
+TEXT_PARTS = ("text", "input_text", "output_text")  # types of the parts of a message that hold text
 COMPARED_CHARACTERS = 200  # of a normalized response: equal beginnings count as the same response, since either may be cut
 RESPONSE_FIELDS = (*RESPONSES, "text")  # in files without instructions
+
+
+class PairFields(NamedTuple):
+    """The fields of a pair that flags name; where one is empty, the usual fields count."""
+
+    instruction: str = ""
+    input: str = ""
+    response: str = ""
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Where an instruction can be."""
+        return (self.instruction,) if self.instruction else INSTRUCTIONS
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Where an input can be."""
+        return (self.input,) if self.input else INPUTS
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Where a response can be."""
+        return (self.response,) if self.response else RESPONSES
+
+
+USUAL = PairFields()
 
 
 class Pair(NamedTuple):
@@ -30,19 +59,28 @@ class Pair(NamedTuple):
         return 0 if self.trouble else len(self.instruction.encode()) + len(self.response.encode())
 
 
-def pair_fields(fields: list[str], source: str) -> list[str]:
-    """The fields that may hold pairs; a source without any is refused, and its fields are named."""
+def pair_fields(fields: list[str], source: str, named: PairFields = USUAL) -> list[str]:
+    """The fields that may hold pairs; a source without any, or without one that a flag names, is refused, and its fields are named."""
     there = set(fields)
-    if not (there & {*INSTRUCTIONS, GENERATED} and there & set(RESPONSES)) and MESSAGES not in there:
+    fields_there = f"the fields {', '.join(fields)}" if fields else "no fields"
+    for flag, name in zip(named._fields, named, strict=True):
+        if name and name not in there:
+            raise UserError(f"--{flag}-field {name}: {source} has {fields_there}", BAD_FLAGS)
+    has_instruction = there & {*named.instructions, *(() if named.instruction else (GENERATED,))}
+    has_response = there & {*named.responses, *(() if named.response else (CHOSEN,))}
+    has_both = not (named.instruction or named.response) and there & {*CHATS, CHOSEN}
+    if not ((has_instruction and has_response) or has_both):
         raise UserError(
-            f"{source} has {'the fields ' + ', '.join(fields) if fields else 'no fields'}. A pair needs {' or '.join(INSTRUCTIONS)}, "
-            f"{' or '.join(RESPONSES)} and optionally {' or '.join(INPUTS)}; or else {MESSAGES}",
+            f"{source} has {fields_there}. A pair needs {' or '.join(named.instructions)}, "
+            f"{' or '.join(named.responses)} and optionally {' or '.join(named.inputs)}; or else {' or '.join((*CHATS, CHOSEN))}. "
+            "Name others with --instruction-field, --response-field and --input-field of preprocess_instruct.py",
             BAD_FLAGS,
         )
-    return [name for name in fields if name in (GENERATED, *INSTRUCTIONS, *INPUTS, *RESPONSES, MESSAGES)]
+    known = (GENERATED, *named.instructions, *named.inputs, *named.responses, *CHATS, CHOSEN, *INSTRUCTIONS)
+    return [name for name in fields if name in known]
 
 
-def pair_from_row(row: Mapping[str, object] | None, generated: bool = True) -> Pair:
+def pair_from_row(row: Mapping[str, object] | None, generated: bool = True, named: PairFields = USUAL) -> Pair:
     """The pair in a row; with the instruction that a model generated for it, if there is one and `generated` allows it.
 
     Cleaned: CRLF becomes LF, surrounding white space is removed, the input is appended to the instruction.
@@ -50,11 +88,13 @@ def pair_from_row(row: Mapping[str, object] | None, generated: bool = True) -> P
     if row is None:
         return _unusable("not text")
     # Merged tables have every field, with null in those that a row does not use.
-    instruction, response, given = (_first(row, names) for names in (INSTRUCTIONS, RESPONSES, INPUTS))
-    if generated and row.get(GENERATED):
+    instruction, response, given = (_first(row, names) for names in (named.instructions, named.responses, named.inputs))
+    if response is None and not named.response and isinstance(row.get(CHOSEN), str):
+        response = row[CHOSEN]
+    if generated and row.get(GENERATED) and not named.instruction:
         instruction, given = row[GENERATED], None  # the input belongs to the other instruction
     if instruction is None or response is None:
-        exchange = _last_exchange(row.get(MESSAGES))
+        exchange = None if named.instruction or named.response else _exchange_in(row)
         if exchange is None:
             return _unusable("no pair in the row")
         (instruction, response), given = exchange, None
@@ -82,7 +122,9 @@ def pairs_with_answers(row: Mapping[str, object]) -> list[Pair]:
 def response_from_row(row: Mapping[str, object]) -> object:
     """The response in a row to find an instruction for: a response, a text, or the last answer of an assistant."""
     found = _first(row, RESPONSE_FIELDS)
-    if found is None and (exchange := _last_exchange(row.get(MESSAGES))):
+    if found is None and isinstance(row.get(CHOSEN), str):
+        found = row[CHOSEN]
+    if found is None and (exchange := _exchange_in(row)):
         found = exchange[1]
     return found
 
@@ -107,21 +149,46 @@ def _first(row: Mapping[str, object], names: tuple[str, ...]) -> object:
     return next((value for value in there if value != ""), there[0] if there else None)
 
 
+def _exchange_in(row: Mapping[str, object]) -> tuple[object, object] | None:
+    """The last user message that was answered in the messages of a row, and its answer."""
+    for name in CHATS:
+        if exchange := _last_exchange(row.get(name)):
+            return exchange
+    chosen, prompt = row.get(CHOSEN), _first(row, INSTRUCTIONS)
+    if not isinstance(chosen, list):
+        return None
+    return _last_exchange([*(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]), *chosen])
+
+
 def _last_exchange(messages: object) -> tuple[object, object] | None:
-    """The last user message that was answered, and its answer."""
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         return None
     for said, answered in reversed(list(itertools.pairwise(messages))):
-        if said.get("role") == "user" and answered.get("role") == "assistant":
-            return said.get("content"), answered.get("content")
+        if (_role(said), _role(answered)) == ("user", "assistant"):
+            return _content(said), _content(answered)
     return None
+
+
+def _role(message: Mapping[str, object]) -> object:
+    role = message.get("role") or message.get("from")
+    return ROLES.get(role, role) if isinstance(role, str) else role
+
+
+def _content(message: Mapping[str, object]) -> object:
+    """The text of a message, joined from its parts if it has several; whatever it has if that is no text."""
+    content = message.get("value") if message.get("content") is None else message["content"]
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) and part.get("type") in TEXT_PARTS for part in content):
+        return content
+    texts = [part.get("text") for part in content]
+    return "".join(text for text in texts if isinstance(text, str)) if all(isinstance(text, str) for text in texts) else content
 
 
 def response_fields(fields: list[str]) -> list[str]:
     """All fields of a table; one without responses is refused."""
-    if not set(fields) & {*RESPONSE_FIELDS, MESSAGES}:
+    if not set(fields) & {*RESPONSE_FIELDS, *CHATS, CHOSEN}:
         raise UserError(
-            f"--input has the fields {', '.join(fields)}; a response is expected in {' or '.join(RESPONSE_FIELDS)}, or in {MESSAGES}"
+            f"--input has the fields {', '.join(fields)}; a response is expected in {' or '.join(RESPONSE_FIELDS)}, "
+            f"or in {' or '.join((*CHATS, CHOSEN))}"
         )
     return fields
 

@@ -18,7 +18,7 @@ def is_remote(path: str) -> bool:
 
 
 def find_remote_files(given: str, endings: tuple[str, ...]) -> list[str]:
-    """The URLs of a file, of the files in a folder, or of a glob, sorted."""
+    """The URLs of a file or of a glob, with these endings, or of all files in a folder; sorted."""
     with _explaining(given):
         system, path = _storage(given)
         if any(character in path for character in "*?["):
@@ -26,7 +26,7 @@ def find_remote_files(given: str, endings: tuple[str, ...]) -> list[str]:
         elif path.lower().endswith(endings):
             found = [path] if system.exists(path) else []
         else:
-            found = [name for name in system.find(path) if name.lower().endswith(endings)]
+            found = system.find(path)
         return [str(system.unstrip_protocol(name)) for name in sorted(found)]
 
 

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSON lines and text, local or at a URL. The first bad row ends the run with an error that names its place."""
+"""Rows of JSON, JSON lines and text, local or at a URL, each or the error that names its place."""
 
 import codecs
 import io
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from formats.remote_files import is_remote, open_remote, reading
+from formats.utf8 import Utf8Rows, decode_utf8, is_unicode
+from system.encodings import UTF8, AsUtf8, canonical_encoding, marked_encoding
 from system.errors import UserError, first_line
 
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
@@ -15,27 +17,46 @@ JSON_FORMS = "Expected: an object on each line or, in a .json file, one list of 
 MAX_LINE_BYTES = 256 << 20  # a few megabytes of .gz can hold a line of many gigabytes
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
+Row = dict[str, Any]
 
-def read_json(path: str) -> Iterator[dict[str, Any]]:
-    """The objects of a .json file or of the lines of a .jsonl file, compressed or not."""
-    with open_bytes(path) as file:
+
+def read_json(path: str) -> Iterator[Row]:
+    """The objects of a .json file or of the lines of a .jsonl file, compressed or not. The first bad row is raised as an error."""
+    for row in parse_json(path):
+        if isinstance(row, UserError):
+            raise row
+        yield row
+
+
+def parse_json(path: str, encoding: str = UTF8, checked: Utf8Rows | None = None) -> Iterator[Row | UserError]:
+    """The objects of a .json file or of the lines of a .jsonl file; in the place of a bad row the error that names it."""
+    checked = checked or Utf8Rows(path)
+    with open_bytes(path, encoding) as file:
         if path.lower().endswith(".json") and file.peek(1 << 16).lstrip()[:1] == b"[":
-            for number, row in enumerate(_parse(b"".join(read_until_end(path, file.read)), path, 1), start=1):
-                yield _require_object(row, f"{path}, entry {number}")
+            data = b"".join(read_until_end(path, file.read))
+            is_valid = decode_utf8(data) is not None
+            for number, row in enumerate(_parse(data, path, 1), start=1):
+                checked.add(data, is_valid or is_unicode(json.dumps(row, ensure_ascii=False)))
+                yield _object_or_error(row, f"{path}, entry {number}")
         else:
             for number, line in enumerate(read_lines(path, file), start=1):
                 if line is None:
-                    raise UserError(f"{path}, line {number}: {TOO_LONG}")
-                if line := line.rstrip():
-                    yield _require_object(_parse(line, path, number), f"{path}, line {number}")
+                    yield UserError(f"{path}, line {number}: {TOO_LONG}")
+                elif line := line.rstrip():
+                    checked.add(line)
+                    try:
+                        yield _object_or_error(_parse(line, path, number), f"{path}, line {number}")
+                    except UserError as error:
+                        yield error
+    checked.finish()
 
 
-def read_text(path: str, limit: int) -> Iterator[tuple[bytes, bool]]:
+def read_text(path: str, limit: int, encoding: str = UTF8) -> Iterator[tuple[bytes, bool]]:
     """The documents of a .txt file, each with whether it continues the one before.
 
     The file is never in memory as a whole: a document longer than `limit` comes in parts. Its last line break is dropped.
     """
-    with open_bytes(path) as file:
+    with open_bytes(path, encoding) as file:
         document, continues, starts_line = bytearray(), False, True
         for line in read_until_end(path, lambda: file.readline(limit)):  # a long line comes in pieces
             if starts_line and line.strip() == TEXT_SEPARATOR:
@@ -73,15 +94,19 @@ def require_fields(wanted: list[str], there: list[str], source: str) -> None:
             raise UserError(f"{source} has no field {name!r}; its fields: {', '.join(there)}. Choose one with --field")
 
 
-def open_bytes(path: str) -> io.BufferedReader:
-    """A file's bytes, decompressed according to its ending, without a byte order mark."""
+def open_bytes(path: str, encoding: str = UTF8) -> io.BufferedReader:
+    """A text file's bytes as UTF-8, decompressed according to its ending, without a byte order mark."""
     import pyarrow
 
     with reading(path):
         source = open_remote(path) if is_remote(path) else path
         stream = pyarrow.input_stream(source, compression={".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower()))
-        file = io.BufferedReader(stream, 1 << 20)
-        if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+        is_utf8 = canonical_encoding(encoding) == UTF8
+        file = io.BufferedReader(stream if is_utf8 else AsUtf8(stream, encoding, path), 1 << 20)
+        beginning = file.peek(len(codecs.BOM_UTF32_LE))
+        if is_utf8 and (marked := marked_encoding(beginning)):
+            raise UserError(f"{path} is in {marked.upper()}, as its byte order mark says. Read it with --encoding {marked}")
+        if beginning.startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
     return file
 
@@ -115,10 +140,8 @@ def _parse(data: bytes, path: str, line: int) -> Any:
         raise UserError(f"{path}, line {line}: {first_line(error)}") from error
 
 
-def _require_object(row: Any, place: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: expected an object, found a JSON {type(row).__name__}")
-    return row
+def _object_or_error(row: Any, place: str) -> Row | UserError:
+    return row if isinstance(row, dict) else UserError(f"{place}: expected an object, found a JSON {type(row).__name__}")
 
 
 def _whole(document: bytearray, continues: bool) -> Iterator[tuple[bytes, bool]]:

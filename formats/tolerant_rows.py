@@ -3,21 +3,23 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from formats.input_files import ROW_ENDINGS
+from formats.input_files import DOCUMENT_ENDINGS
 from formats.parquet_files import read_rows
 from formats.rows import TEXT_SEPARATOR, TOO_LONG, open_bytes, read_lines, read_until_end
-from formats.utf8 import decode_utf8, normalize_line_endings
+from formats.rows import Row as Row
+from formats.tables import is_table, parse_table
+from formats.utf8 import Utf8Rows, decode_utf8, is_unicode, normalize_line_endings
+from system.encodings import UTF8, likely_encoding
 from system.errors import BAD_FLAGS, UserError, first_line
 
-READ_ENDINGS = (*ROW_ENDINGS, ".txt")
-
-Row = dict[str, Any]
+READ_ENDINGS = DOCUMENT_ENDINGS
 
 
-def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> Iterator[Row | str]:
-    """Each row of a file, or what is wrong with it. A line of a .txt file is a row with a response, unless it separates documents."""
+def read_rows_or_errors(
+    path: str, wanted: Callable[[list[str]], list[str]], encoding: str = UTF8, line_field: str = "response"
+) -> Iterator[Row | str]:
+    """Each row of a file, or what is wrong with it. A line of a .txt file is a row with one field, unless it separates documents."""
     kind = path.lower()
     if not kind.endswith(READ_ENDINGS):
         raise UserError(f"{path}: cannot be read; supported endings: {', '.join(READ_ENDINGS)}", BAD_FLAGS)
@@ -26,26 +28,39 @@ def read_rows_or_errors(path: str, wanted: Callable[[list[str]], list[str]]) -> 
     if kind.endswith(".parquet"):
         yield from ("not valid UTF-8" if row is None else row for row in read_rows(path, wanted))
     elif kind.endswith(".json"):
-        yield from _read_list(path)
+        yield from _read_list(path, encoding)
+    elif is_table(path):
+        for row in parse_table(path, wanted, encoding, Utf8Rows(path, refuse=False)):
+            if isinstance(row, UserError):
+                yield f"not a row of the table: {str(row).removeprefix(f'{path}, ')}"
+            else:
+                yield row if is_unicode("".join(row.values())) else _not_utf8("".join(row.values()).encode(UTF8, "surrogateescape"))
     else:
-        with open_bytes(path) as file:
+        with open_bytes(path, encoding) as file:
             for line in read_lines(path, file):
                 if line is None:
                     yield TOO_LONG
                     continue
                 text = decode_utf8(normalize_line_endings(line).rstrip(b"\n"))
                 if text is None:
-                    yield "not valid UTF-8"
+                    yield _not_utf8(line)
                 elif text.strip() and not (kind.endswith(".txt") and text.strip() == TEXT_SEPARATOR.decode()):
-                    yield {"response": text} if kind.endswith(".txt") else _parse(text)
+                    yield {line_field: text} if kind.endswith(".txt") else _parse(text)
 
 
-def _read_list(path: str) -> Iterator[Row | str]:
-    with open_bytes(path) as file:
-        try:
-            rows = json.loads(b"".join(read_until_end(path, file.read)))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not JSON: {first_line(error)}") from error
+def _not_utf8(row: bytes) -> str:
+    return f"not valid UTF-8: if the file is in another encoding, name it, perhaps --encoding {likely_encoding(row)}"
+
+
+def _read_list(path: str, encoding: str) -> Iterator[Row | str]:
+    with open_bytes(path, encoding) as file:
+        data = b"".join(read_until_end(path, file.read))
+    try:
+        rows = json.loads(data)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is {_not_utf8(data)}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {first_line(error)}") from error
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected one list of objects")
     yield from (row if isinstance(row, dict) else f"expected an object, found a JSON {type(row).__name__}" for row in rows)

@@ -64,7 +64,7 @@ class EncodeDocuments:
             document = documents[index]
             text = decode_utf8(document.text)
             if document.text is None:
-                counts["skipped: not text"] += 1
+                counts[f"skipped: {document.trouble or 'not text'}"] += 1
             elif text is None:
                 counts["skipped: invalid UTF-8"] += 1
             elif not text or text.isspace():

@@ -16,11 +16,14 @@ from typing import Any
 from config import Content
 from formats.shards import SPLITS, Dataset, Shard, Split, check_shard, open_dataset, seal
 from preprocessing.sources import Position
+from system.encodings import UTF8
 from system.errors import BAD_FLAGS, UserError, first_line
 from system.files import write_json
 from system.settings import changed_settings
 
-ADDED = {"clean": "no"}  # settings that folders of an earlier version do not have, and what they did then
+# Settings that are recorded only where they differ from this, so that a folder of an earlier version is as one of today.
+OPTIONAL: dict[str, Any] = {"encoding": UTF8, "skip_bad_rows": False, "instruction_field": "", "response_field": "", "input_field": ""}
+ADDED: dict[str, Any] = {"clean": "no", **OPTIONAL}  # settings that a folder may lack, and what was done then
 
 
 @dataclass(frozen=True)
@@ -167,13 +170,13 @@ def _is_extended(meta: dict[str, Any], settings: dict[str, Any]) -> bool:
     return (
         "end" in meta
         and settings["num_chunks"] > meta["settings"]["num_chunks"]
-        and not changed_settings(ADDED | meta["settings"] | {"num_chunks": settings["num_chunks"]}, settings)
+        and not changed_settings(ADDED | meta["settings"] | {"num_chunks": settings["num_chunks"]}, ADDED | settings)
     )
 
 
 def require_same_settings(folder: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a folder that was started or made with different settings, and name them."""
-    changes = changed_settings(ADDED | before, now)
+    changes = changed_settings(ADDED | before, ADDED | now)
     if changes:
         raise UserError(
             f"{folder} was {what} with different settings: {'; '.join(changes)}. "

@@ -16,9 +16,10 @@ from preprocessing.chunks import Chunk, Item
 from preprocessing.earlier_data import FREE, record_given
 from preprocessing.encoding import encode_chunks
 from preprocessing.engine import EncodeChunk
-from preprocessing.journal import Journal, require_same_settings
+from preprocessing.journal import OPTIONAL, Journal, require_same_settings
 from preprocessing.retries import retry
 from preprocessing.split import held_out_bound, warn_of_little_held_out
+from system.encodings import canonical_encoding
 from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
 from tokens.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ class Recipe(Generic[Item]):
 
 def unused_flags(config: SourceConfig) -> tuple[str, ...]:
     """The flags that this kind of source ignores."""
-    return ("dataset", "subset", "split") if config.input else ("input",)
+    return ("dataset", "subset", "split") if config.input else ("input", "encoding", "skip_bad_rows")
 
 
 def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str, Any]:
@@ -52,8 +53,9 @@ def output_settings(config: SourceConfig, endings: tuple[str, ...]) -> dict[str,
     for name in (*FREE, *unused_flags(config)):
         del settings[name]
     if config.input:
+        settings["encoding"] = canonical_encoding(config.encoding)
         settings["input"] = retry(config.retries, "--input", lambda: [fingerprint(file) for file in find_files(config.input, endings)])
-    return settings
+    return {name: value for name, value in settings.items() if name not in OPTIONAL or value != OPTIONAL[name]}
 
 
 def open_journal(folder: Path, settings: dict[str, Any]) -> Journal:

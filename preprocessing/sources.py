@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from config import InstructConfig, PreprocessConfig
-from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, find_files
-from formats.pairs import Pair, pair_fields, pair_from_row
+from config import InstructConfig, PreprocessConfig, SourceConfig
+from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, look_for_files
+from formats.pairs import Pair, PairFields, pair_fields, pair_from_row
 from formats.parquet_files import column_bytes, read_column, read_rows, table_rows
-from formats.rows import cutting_place, read_json, read_text, require_fields
-from formats.utf8 import decode_utf8, normalize_line_endings
+from formats.rows import Row, cutting_place, parse_json, read_text, require_fields
+from formats.tables import is_table, parse_table
+from formats.utf8 import Utf8Rows, decode_utf8, normalize_line_endings
 from preprocessing.hub import open_hub_dataset
 from preprocessing.retries import Retries, retry
 from preprocessing.split import text_hash
 from preprocessing.wikitext import join_articles
+from system.errors import UserError
 
 SAMPLED_FILES = 16  # files opened for the tokenizer's sample, at most
+NOTICES = 5  # about files, printed at most
+UNREADABLE = "row that cannot be read"  # with --skip-bad-rows
 
 Item = TypeVar("Item")
 
@@ -39,6 +43,7 @@ class Document(NamedTuple):
     text: bytes | None  # UTF-8, perhaps invalid; None: the row holds something other than text
     continues: bool  # it continues the part before it
     first_part_hash: int | None = None  # of a part that continues another: puts all parts of a document on the same side of the split
+    trouble: str = ""  # why there is no text, if that is more than no text in a row
 
     @property
     def size(self) -> int:
@@ -103,10 +108,11 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
         return ([part for text in row for part in split_document(Document(text, False), limit)] for row in rows)
 
     def read_file(path: str) -> Iterator[list[Document]]:
-        return in_parts(_read_documents(path, field, limit))
+        return in_parts(_read_documents(path, config, notices))
 
+    notices = Notices()
     if config.input:
-        source = _files(config.input, read_file, DOCUMENT_ENDINGS, config.retries)
+        source = _files(config, read_file, DOCUMENT_ENDINGS)
         is_parquet = all(name.lower().endswith(".parquet") for name in source.names)
         return dataclasses.replace(source, parquet=source.names) if is_parquet and config.clean == "no" else source
     hub = open_hub_dataset(config, revision)
@@ -129,15 +135,17 @@ def open_documents(config: PreprocessConfig, revision: str = "") -> Source[Docum
 
 def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
     """The instruction pairs that the flags name; those of a hub data set at this revision, or the newest if it is empty."""
+    named = PairFields(config.instruction_field, config.input_field, config.response_field)
     if config.input:
-        return _files(config.input, _read_pairs, ROW_ENDINGS, config.retries)
+        notices = Notices()
+        return _files(config, lambda path: _read_pairs(path, config, named, notices), ROW_ENDINGS)
     hub = open_hub_dataset(config, revision)
-    wanted = None if hub.fields is None else pair_fields(hub.fields, hub.name)
+    wanted = None if hub.fields is None else pair_fields(hub.fields, hub.name, named)
 
     def open_file(file: int, row: int) -> Iterator[list[Pair]]:
         for table in hub.read(file, row, wanted):
-            fields = wanted or pair_fields(table.column_names, hub.names[file])
-            yield from ([pair_from_row(row)] for row in table_rows(table.select(fields)))
+            fields = wanted or pair_fields(table.column_names, hub.names[file], named)
+            yield from ([pair_from_row(row, named=named)] for row in table_rows(table.select(fields)))
 
     return Source(hub.names, open_file, config.retries, hub.revision)
 
@@ -157,33 +165,69 @@ def split_document(document: Document, limit: int) -> list[Document]:
     return [*parts, Document(text[start:], continues, first_part_hash)]
 
 
-def _files(inputs: tuple[str, ...], read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...], retries: int) -> Source[Item]:
-    names = tuple(retry(retries, "--input", lambda: find_files(inputs, endings)))
-    return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None), retries)
+class Notices:
+    """What the files of a source have to say to a person, each once although a file is read twice."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, notice: str) -> None:
+        """Print a notice, if there is one and it is new."""
+        if notice and notice not in self._told and len(self._told) < NOTICES:
+            print(notice)
+            self._told.add(notice)
 
 
-def _read_documents(path: str, field: str, limit: int) -> Iterator[Document]:
-    kind = path.lower()
+def _files(config: SourceConfig, read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...]) -> Source[Item]:
+    found = retry(config.retries, "--input", lambda: look_for_files(config.input, endings))
+    if found.notice:
+        print(found.notice)
+    names = tuple(found.read)
+    return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None), config.retries)
+
+
+def _read_documents(path: str, config: PreprocessConfig, notices: Notices) -> Iterator[Document]:
+    kind, field = path.lower(), config.field
     if kind.endswith(".parquet"):
         yield from (Document(text, False) for text in read_column(path, field))
     elif kind.endswith(".txt"):
+        checked = Utf8Rows(path, not config.skip_bad_rows)
         first_part = b""
-        for part, continues in read_text(path, limit):
+        for part, continues in read_text(path, config.max_document_bytes, config.encoding):
             first_part = first_part if continues else part
+            checked.add(part, continues=continues)
             yield Document(part, continues, text_hash(normalize_line_endings(first_part)) if continues else None)
+        checked.finish()
+        notices.tell(checked.notice)
     else:
-        for number, row in enumerate(read_json(path)):
-            if number == 0:
-                require_fields([field], list(row), path)
-            text = row.get(field)
-            yield Document(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, False)
+        for row in _read_rows(path, config, lambda fields: require_fields([field], fields, path), notices):
+            text = None if row is None else row.get(field)
+            trouble = UNREADABLE if row is None else ""
+            yield Document(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None, False, None, trouble)
 
 
-def _read_pairs(path: str) -> Iterator[list[Pair]]:
+def _read_pairs(path: str, config: InstructConfig, named: PairFields, notices: Notices) -> Iterator[list[Pair]]:
     if path.lower().endswith(".parquet"):
-        yield from ([pair_from_row(row)] for row in read_rows(path, lambda fields: pair_fields(fields, path)))
+        rows = read_rows(path, lambda fields: pair_fields(fields, path, named))
+        yield from ([pair_from_row(row, named=named)] for row in rows)
         return
-    for number, row in enumerate(read_json(path)):
-        if number == 0:
-            pair_fields(list(row), f"the first row of {path}")
-        yield [pair_from_row(row)]
+    for row in _read_rows(path, config, lambda fields: pair_fields(fields, f"the first row of {path}", named), notices):
+        yield [Pair("", "", UNREADABLE) if row is None else pair_from_row(row, named=named)]
+
+
+def _read_rows(path: str, config: SourceConfig, check_fields: Callable[[list[str]], object], notices: Notices) -> Iterator[Row | None]:
+    """The rows of JSON or of a table; None for a row that cannot be read and is skipped."""
+    checked = Utf8Rows(path, not config.skip_bad_rows)
+    are_checked = is_table(path)  # the names of the fields: those of the first row, or of a table's header
+    rows = parse_table(path, check_fields, config.encoding, checked) if are_checked else parse_json(path, config.encoding, checked)
+    for row in rows:
+        if isinstance(row, UserError):
+            if not config.skip_bad_rows:
+                raise row
+            yield None
+            continue
+        if not are_checked:
+            check_fields(list(row))
+        are_checked = True
+        yield row
+    notices.tell(checked.notice)

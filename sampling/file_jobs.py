@@ -14,6 +14,7 @@ from formats.input_files import fingerprint
 from formats.tolerant_rows import Row, read_rows_or_errors
 from model import GPT
 from sampling.output_file import OutputFile
+from system.encodings import UTF8, canonical_encoding
 from system.errors import UserError
 from system.signals import Stopped
 
@@ -25,6 +26,8 @@ class Job(NamedTuple):
     wanted: Callable[[list[str]], list[str]]  # the fields to read of a table, which is refused if it has none
     work: Callable[[Iterator[Row | str], int], Iterator[Row]]  # of the rows that remain, and how many are done: a result for each
     settings: Row  # that a resumed run must share
+    encoding: str = UTF8  # of the file, if it is a text file
+    line_field: str = "response"  # what a line of a .txt file is
 
 
 def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> None:
@@ -34,13 +37,18 @@ def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> Non
         "matrices": f"{model.output_matrix.dtype}",
         "source": fingerprint(job.source) if Path(job.source).is_file() else job.source,
     }
+    if (encoding := canonical_encoding(job.encoding)) != UTF8:
+        settings["encoding"] = encoding
     output = OutputFile(Path(path), settings | job.settings)
+
+    def read() -> Iterator[Row | str]:
+        return read_rows_or_errors(job.source, job.wanted, job.encoding, job.line_field)
 
     def rows(done: int) -> Iterator[Row]:
         if done:
             print(f"resuming {output.unfinished}: {done:,} rows are done")
-        results = job.work(itertools.islice(read_rows_or_errors(job.source, job.wanted), done, None), done)
-        total = sum(1 for _ in read_rows_or_errors(job.source, job.wanted)) if sys.stderr.isatty() else None
+        results = job.work(itertools.islice(read(), done, None), done)
+        total = sum(1 for _ in read()) if sys.stderr.isatty() else None
         return iter(tqdm(results, initial=done, total=total, unit=" rows", disable=None, dynamic_ncols=True))
 
     try:

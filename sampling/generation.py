@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from config import Order
-from formats.pairs import clean_text
+from formats.checkpoint import Checkpoint
+from formats.pairs import GENERATED, clean_text
 from sampling.engine import Engine, FinishReason, Request, TokenEvent
 from sampling.sampler import SamplingParams
 from system.errors import UserError
@@ -23,8 +24,8 @@ class GeneratedText:
     """A generated text, finished or not."""
 
     ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)  # of the ids
-    logprob: float = 0.0  # sum over the generated tokens and the stop token
+    logprobs: list[float] = field(default_factory=list)  # of the generated tokens and the stop token
+    logprob: float = 0.0  # their sum
     tokens: int = 0  # in this sum
     finish_reason: FinishReason | None = None
 
@@ -32,8 +33,8 @@ class GeneratedText:
         """Record an event of this text."""
         if event.id is not None:
             self.ids.append(event.id)
-            self.logprobs.append(event.logprob)
         if event.id is not None or event.finish_reason == "stop":
+            self.logprobs.append(event.logprob)
             self.logprob += event.logprob
             self.tokens += 1
         self.finish_reason = event.finish_reason
@@ -49,6 +50,8 @@ class Prompter(Protocol):
 
     given_label: str  # what a person gives
     generated_label: str  # what the model generates
+    given_field: str  # their names in a row of results
+    generated_field: str
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -72,6 +75,7 @@ class EndingPrompter:
     """BackGPT: an ending is given, and the model generates what leads to it. A forward model continues a beginning instead."""
 
     given_label, generated_label = "Prompt", "Output"
+    given_field, generated_field = "prompt", "generated_text"
 
     def __init__(self, tokenizer: Tokenizer, order: Order, block_size: int) -> None:
         self._tokenizer = tokenizer
@@ -117,52 +121,93 @@ class ResponsePrompter:
     """BackChat: a response is given, and the model generates the instruction that could have led to it."""
 
     given_label, generated_label = "Response", "Generated Instruction"
+    given_field, generated_field = "response", GENERATED
 
     def __init__(self, prompt_format: PromptFormat, block_size: int) -> None:
-        self._prompt_format = prompt_format
+        self.prompt_format = prompt_format
         self._block_size = block_size
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        return self._prompt_format.stop_ids
+        return self.prompt_format.stop_ids
 
     @property
     def most_tokens(self) -> int | None:
-        return self._block_size - self._prompt_format.overhead
+        return self._block_size - self.prompt_format.overhead
 
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
         response = clean_text(given)
         if not response:
             raise UserError("an empty response: give a text to find an instruction for")
-        room = self._block_size - self._prompt_format.overhead - min(max_new_tokens, self._block_size // 4)
-        fitted = self._prompt_format.fit_response(response, room)
+        room = self._block_size - self.prompt_format.overhead - min(max_new_tokens, self._block_size // 4)
+        fitted = self.prompt_format.fit_response(response, room)
         notice = (
             f"the response is too long for the context: the model reads its first {len(fitted.text):,} characters" if fitted.is_cut else ""
         )
-        return Request(self._prompt_format.prompt(fitted.ids), samples), notice
+        return Request(self.prompt_format.prompt(fitted.ids), samples), notice
 
     def crop(self, ids: list[int]) -> list[int]:
         return []  # an instruction without its response would be about nothing
 
     def text(self, given: str, ids: list[int], raw: bool = False) -> str:
-        text = self._prompt_format.tokenizer.decode(ids)
-        return text if raw else reorder(text, self._prompt_format.order)
+        text = self.prompt_format.tokenizer.decode(ids)
+        return text if raw else reorder(text, self.prompt_format.order)
 
 
-def generate_texts(engine: Engine, prompter: Prompter, given: Iterable[str], params: SamplingParams) -> Iterator[tuple[str, GeneratedText]]:
-    """One generated text for each given one, in the given order, as a person reads it."""
+def prompter_for(checkpoint: Checkpoint) -> Prompter:
+    """What a checkpoint was trained for last: responses if it was tuned, and else endings."""
+    if checkpoint.stage == "tuning":
+        return ResponsePrompter(PromptFormat(checkpoint.tokenizer, checkpoint.order), checkpoint.model_config.block_size)
+    return EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
+
+
+def generate_samples(
+    engine: Engine, requests: Iterable[Request], params: SamplingParams, stop_ids: frozenset[int]
+) -> Iterator[list[GeneratedText]]:
+    """The samples of each request. Requests come in order, whichever is finished first."""
+    counts: list[int] = []
+
+    def counted() -> Iterator[Request]:
+        for request in requests:
+            counts.append(request.samples)
+            yield request
+
+    unfinished: dict[int, list[GeneratedText]] = {}
+    done = 0
+    for event in engine.run(counted(), params, stop_ids):
+        if event.request not in unfinished:
+            unfinished[event.request] = [GeneratedText() for _ in range(counts[event.request])]
+        unfinished[event.request][event.sample].add(event)
+        while done in unfinished and all(text.finish_reason for text in unfinished[done]):
+            yield unfinished.pop(done)
+            done += 1
+
+
+def generate_candidates(
+    engine: Engine, prompter: Prompter, given: Iterable[str], params: SamplingParams, samples: int
+) -> Iterator[list[tuple[str, GeneratedText]]]:
+    """For each given text, in the given order, several generated ones: as a person reads them, and their tokens and log-probabilities."""
     given_texts: list[str] = []
 
     def requests() -> Iterator[Request]:
         for text in given:
             given_texts.append(text)
-            yield prompter.request(text, 1, params.max_new_tokens)[0]
+            yield prompter.request(text, samples, params.max_new_tokens)[0]
 
-    unfinished: dict[int, GeneratedText] = {}
-    done = 0
-    for event in engine.run(requests(), params, prompter.stop_ids):
-        unfinished.setdefault(event.request, GeneratedText()).add(event)
-        while done in unfinished and unfinished[done].finish_reason:
-            generated = unfinished.pop(done)
-            yield prompter.text(given_texts[done], generated.ids), generated
-            done += 1
+    for number, found in enumerate(generate_samples(engine, requests(), params, prompter.stop_ids)):
+        yield [(prompter.text(given_texts[number], generated.ids), generated) for generated in found]
+
+
+def generate_texts(engine: Engine, prompter: Prompter, given: Iterable[str], params: SamplingParams) -> Iterator[tuple[str, GeneratedText]]:
+    """One generated text for each given one, in the given order, as a person reads it."""
+    return (candidates[0] for candidates in generate_candidates(engine, prompter, given, params, 1))
+
+
+def text_as_row(prompter: Prompter, given: str, generated: GeneratedText, raw: bool = False) -> dict[str, Any]:
+    """A generated text as the fields of a row of results."""
+    return {
+        prompter.generated_field: prompter.text(given, generated.ids, raw),
+        "logprob_per_token": round(generated.logprob_per_token, 5),
+        "tokens": generated.tokens,
+        "complete": generated.finish_reason == "stop",
+    }

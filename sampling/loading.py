@@ -14,7 +14,7 @@ from system.errors import BAD_FLAGS, UserError
 MAX_SEQUENCES = 8  # texts generated at once for a prompt
 
 
-def load_engine(config: InferenceConfig, stage: Stage, max_sequences: int = MAX_SEQUENCES) -> tuple[Checkpoint, Engine]:
+def load_engine(config: InferenceConfig, stage: Stage = "pretraining", max_sequences: int = MAX_SEQUENCES) -> tuple[Checkpoint, Engine]:
     """The checkpoint named by --model-path, and an engine for its model."""
     checkpoint, model = load_model(config, stage)
     return checkpoint, Engine(model, max_sequences, graphs=True)

@@ -76,7 +76,7 @@ class OutputFile:
     def _check_settings(self, line: bytes) -> None:
         try:
             earlier = json.loads(line)
-            changes = changed_settings(earlier, json.loads(_line(self.settings)))
+            changes = changed_settings(earlier, dict.fromkeys(earlier) | json.loads(_line(self.settings)))
         except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.unfinished} was not written by this program. Delete it, or use another --output", BAD_FLAGS) from error
         if changes:

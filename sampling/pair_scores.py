@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from formats.pairs import pair_fields, pair_from_row
 from formats.tolerant_rows import Row
 from sampling.file_jobs import Job
-from sampling.scored_rows import Logprobs, Unscored, fit_pair, score_rows
+from sampling.scored_rows import ROWS_PER_BATCH, Logprobs, Unscored, fit_pair, score_rows
 from sampling.scoring import Scorer
 from tokens.prompt_format import PromptFormat
 
@@ -20,7 +20,9 @@ def pair_scores_job(source: str, scorer: Scorer, prompt_format: PromptFormat) ->
     return Job(source, all_fields_of_pairs, lambda rows, done: score_pairs(scorer, prompt_format, rows, done), {"work": "scores"})
 
 
-def score_pairs(scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row | str], done: int = 0) -> Iterator[Row]:
+def score_pairs(
+    scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row | str], done: int = 0, rows_per_batch: int = ROWS_PER_BATCH
+) -> Iterator[Row]:
     """Each pair with log P(instruction | response), and its gain over log P(instruction) without a response."""
 
     def prepare(row: Row) -> Unscored:
@@ -39,4 +41,4 @@ def score_pairs(scorer: Scorer, prompt_format: PromptFormat, rows: Iterator[Row 
 
         return Unscored([(prompt_format.prompt(response.ids), scored), (prompt_format.prompt([]), scored)], fields)
 
-    return score_rows(scorer, rows, done, prepare)
+    return score_rows(scorer, rows, done, prepare, rows_per_batch)

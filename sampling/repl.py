@@ -1,6 +1,5 @@
 """The interactive prompt of both samplers: it reads lines and pastes, and hands them to the session."""
 
-import dataclasses
 import io
 import select
 import sys
@@ -13,11 +12,12 @@ from sampling.history import open_history
 from sampling.prompt_settings import HELP, is_leaving
 from sampling.session import Session, save_picture
 from sampling.terminal_sampler import TerminalSampler
-from system.errors import UserError
+from system.errors import BAD_FLAGS, UserError
 from system.signals import Interrupt
 from system.terminal import without_echo
 from system.wrapping import hanging_indent
 
+SEPARATOR = "---"  # a line between the texts of several prompts in a pipe: each of them may have empty lines
 PASTE_SECONDS = 0.03  # lines that follow each other this fast were pasted, not typed
 
 
@@ -94,11 +94,16 @@ def read_lines() -> Iterator[str]:
 
 def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: str) -> None:
     """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
+    prompter, is_for_people = sampler.prompter, sampler.screen.console.is_terminal
     if not text and at_terminal():
-        run_repl(Session(sampler, config), sampler.prompter.given_label, greeting)
+        if config.format == "jsonl":
+            raise UserError(f"--format jsonl: give a text with --{prompter.given_field}, or lines in a pipe", BAD_FLAGS)
+        run_repl(Session(sampler, config), prompter.given_label, greeting)
         return
-    for line in [text] if text else read_lines():
+    is_divided = not (sampler.best_first or is_for_people or config.format == "jsonl")
+    for number, line in enumerate([text] if text else read_lines()):
+        if number and is_divided:
+            sampler.screen.show(SEPARATOR)
         shown = sampler.generate_once(line, config)
-        if config.picture:
+        if config.picture and not number:
             save_picture(Path(config.picture), sampler, line, shown[0])
-            config = dataclasses.replace(config, picture="")  # of the first text

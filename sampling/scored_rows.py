@@ -26,7 +26,9 @@ class Unscored(NamedTuple):
     fields: Callable[[Logprobs], Row]
 
 
-def score_rows(scorer: Scorer, rows: Iterator[Row | str], done: int, prepare: Callable[[Row], Unscored]) -> Iterator[Row]:
+def score_rows(
+    scorer: Scorer, rows: Iterator[Row | str], done: int, prepare: Callable[[Row], Unscored], rows_per_batch: int = ROWS_PER_BATCH
+) -> Iterator[Row]:
     """Each row with its number and the fields that it gets; where `prepare` raises a UserError, with an `error` instead."""
     batch: list[tuple[Row, Unscored]] = []
     count = 0
@@ -43,7 +45,7 @@ def score_rows(scorer: Scorer, rows: Iterator[Row | str], done: int, prepare: Ca
             row["error"] = earlier or str(error)
         batch.append(({"row": done, **row}, unscored))
         count += len(unscored.sequences)
-        if len(batch) == ROWS_PER_BATCH or count >= SEQUENCES_PER_BATCH:
+        if len(batch) == rows_per_batch or count >= SEQUENCES_PER_BATCH:
             yield from _score_batch(scorer, batch)
             batch, count = [], 0
     yield from _score_batch(scorer, batch)

@@ -121,7 +121,9 @@ class Session:
 def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownText) -> None:
     """Write the picture of a text: the words that stand, each colored by its surprise."""
     prompter, generated, grows_left = sampler.prompter, shown.generated, shown.passage.grows_left
-    words = surprising_words(lambda ids: prompter.text(given, ids, raw=True), generated.ids, generated.logprobs, grows_left)
+    words = surprising_words(
+        lambda ids: prompter.text(given, ids, raw=True), generated.ids, generated.logprobs[: len(generated.ids)], grows_left
+    )
     excess = sum(bool(word.text.strip()) for word in words) - len(shown.passage.text.split())
     while words and (excess > 0 or not words[0 if grows_left else -1].text.strip()):  # the outermost word of a stopped text does not stand
         excess -= bool(words.pop(0 if grows_left else -1).text.strip())

@@ -1,4 +1,4 @@
-"""Sampling at a terminal or in a pipe: texts are shown while they grow, then in full with their speed."""
+"""Sampling at a terminal or in a pipe: texts are shown while they grow, then in full with their speed, or as JSON for a program."""
 
 import random
 import sys
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from config import SamplerConfig
 from sampling.engine import Engine, TokenEvent
-from sampling.generation import GeneratedText, Prompter
+from sampling.generation import GeneratedText, Prompter, text_as_row
 from sampling.past_context import generate_past_context
 from sampling.sampler import sampling_params
 from system.escapes import escape_controls
+from system.json_text import to_json
 from system.live_text import REFRESH_SECONDS
 from system.passages import Passage, given_characters
 from system.signals import Interrupt
@@ -35,7 +36,7 @@ class TerminalSampler:
         self.screen = screen
         self.prompter = prompter
         self._engine = engine
-        self._best_first = best_first  # sort several texts by score, and show the scores
+        self.best_first = best_first  # sort several texts by score, and show the scores
         self._grows_left = grows_left  # in the order of a reader, new words appear on the left
 
     def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> list[ShownText]:
@@ -55,10 +56,15 @@ class TerminalSampler:
         if warning := self._engine.pop_warning():
             self._notify(warning)
         texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
-        if self._best_first:
+        if self.best_first:
             texts = sorted(texts, key=lambda text: -text.logprob_per_token)
         shown = [ShownText(self._finished(given, text, config, limit), text) for text in texts]
-        self._show(shown)
+        if config.format == "jsonl":
+            for text in texts:
+                row = text_as_row(self.prompter, given, text, config.raw)
+                print(to_json({self.prompter.given_field: given, **row, "seed": config.seed}), flush=True)
+        else:
+            self._show(shown)
         if self.screen.console.is_terminal:
             self.screen.say(self._report(shown, request.prompt, config, seconds))
         return shown
@@ -117,7 +123,7 @@ class TerminalSampler:
     def _show(self, shown: Sequence[ShownText]) -> None:
         if len(shown) == 1:
             self.screen.show_passage(shown[0].passage)
-        elif self._best_first:
+        elif self.best_first:
             lines = [text.passage.text for text in shown]
             for index, text in enumerate(shown):
                 times = lines.count(lines[index]) if self.screen.console.is_terminal else 1  # a program gets a line for each text

@@ -1,4 +1,4 @@
-"""How a script starts and ends: one line for every error that the user can fix, and for Ctrl-C from the first moment on.
+"""How a script starts and ends: one line for every error that the user can fix, for Ctrl-C from the first moment on, and for --version.
 
 The only module whose import has an effect: until `run_script` takes over, Ctrl-C ends the process in one line instead of a
 traceback out of some import. So a script imports it before anything else.
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from system.errors import UserError, describe_os_error, discard_output
 from system.escapes import one_line
+from system.version import version_line
 
 LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
 
@@ -42,6 +43,9 @@ def run_script(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
     try:
+        if "--version" in sys.argv[1:]:
+            print(version_line())
+            return
         main()
     except UserError as error:
         _leave(str(error), error.exit_code)

@@ -37,12 +37,15 @@ def tell_at_once(text: str) -> None:
 
 
 class Screen:
-    """Standard output. A capable terminal shows texts while they grow; other outputs get them when they are complete."""
+    """Standard output. A capable terminal shows texts while they grow; other outputs get them when they are complete.
 
-    def __init__(self) -> None:
+    If it is `plain`, so does a terminal.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets replacement characters
-        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False, force_terminal=False if plain else None)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
 
     def say(self, text: str, style: str = "dim") -> None:

@@ -12,6 +12,8 @@ from config import (
     FinetuneConfig,
     InstructConfig,
     ModelConfig,
+    PreprocessConfig,
+    SampleConfig,
     SampleInstructConfig,
     ScoreConfig,
     TrainConfig,
@@ -30,6 +32,13 @@ from presets import (
 from system.command_line import Checked, read_flags
 from system.errors import UserError
 
+WRONG_ENCODINGS: list[Checked] = [
+    PreprocessConfig(encoding="base64"),
+    InstructConfig(encoding="base64"),
+    SampleConfig(encoding="base64"),
+    ScoreConfig(pairs="x", output="y", encoding="base64"),
+    EvaluateConfig(encoding="base64"),
+]
 ALL_PRESETS: list[dict[str, Checked]] = [
     dict(PREPROCESS_PRESETS),
     dict(TRAIN_PRESETS),
@@ -114,6 +123,13 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
         (SampleInstructConfig(top_p=0), "--top-p 0: above 0, up to 1"),
         (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),
         (SampleInstructConfig(response="x", input="y"), "--response and --input: use only one of them"),
+        (SampleInstructConfig(with_scores=True), "--with-scores: only with --input"),
+        (SampleInstructConfig(input="x", output="y", format="jsonl"), "--format jsonl: not with --input"),
+        (SampleConfig(prompt="x", input="y"), "--prompt and --input: use only one of them"),
+        (SampleConfig(output="y"), "--output needs --input; for one text or a pipe, use --format jsonl > FILE"),
+        (SampleConfig(input="x", output="y", batch_size=0), "--batch-size 0: a number above 0"),
+        *((config, "--encoding base64: not one that Python knows, such as utf-8, utf-16") for config in WRONG_ENCODINGS),
+        (ScoreConfig(rerank="x.CSV.gz", output="y"), "--rerank x.CSV.gz: a cell of a table holds no list of answers. Use .jsonl"),
         (SampleInstructConfig(input="x"), "name the file to write with --output"),
         (SampleInstructConfig(score="x"), "python score_xcoax.py --pairs x --output scored.jsonl"),
         (ScoreConfig(), "name a file of pairs with --pairs, or a file of answers with --rerank"),

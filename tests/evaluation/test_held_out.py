@@ -38,11 +38,18 @@ def test_documents_that_may_have_been_in_training_are_noted(checkpoints: dict[st
 
 def test_a_long_text_is_one_text_and_invalid_utf8_is_counted(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("the cat sleeps under a tree. " * 400, encoding="utf-8")
-    (tmp_path / "invalid.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "invalid.txt").write_bytes(b"\xff\xfa\n<|endoftext|>\nvalid")
     texts = read_texts((str(tmp_path / "long.txt"), str(tmp_path / "invalid.txt")))
-    assert texts.texts == ["the cat sleeps under a tree. " * 400]
-    assert texts.notes[0].startswith("1 texts; 1 more are empty or not valid UTF-8.")
+    assert texts.texts == ["the cat sleeps under a tree. " * 400, "valid"]
+    assert texts.notes[0].startswith("2 texts; 1 more are empty or not valid UTF-8.")
     assert texts.name.endswith("long.txt and 1 more")
+
+
+def test_texts_in_another_encoding_are_named_or_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\n"é,\nü"\n', encoding="cp1252")
+    with pytest.raises(UserError, match=r"a.csv is not UTF-8. Name its encoding, perhaps with --encoding cp1252$"):
+        read_texts((str(tmp_path / "a.csv"),))
+    assert read_texts((str(tmp_path / "a.csv"),), "cp1252").texts == ["é,\nü"]
 
 
 def test_errors_in_texts_name_flags_of_this_script(tmp_path: Path) -> None:

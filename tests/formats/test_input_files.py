@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from formats import input_files
-from formats.input_files import find_files, fingerprint
+from formats.input_files import find_files, fingerprint, look_for_files
 from system.errors import UserError
 
 
@@ -40,6 +40,40 @@ def test_files_folders_and_globs_give_files_in_a_fixed_order(tmp_path: Path, mon
     for missing in ("nothing.txt", "nothing/*.txt", "c/n*", "x" * 5000):
         refused(missing)
     assert "--input empty: no such file, or no file in it ends in .parquet, .jsonl" in refused("b.txt", "empty")
+
+
+def test_hidden_files_are_read_only_if_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.txt", ".b.txt", ".git/c.txt", "__MACOSX/._a.txt", "d/.e/f.txt", "d/g.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    for inputs, expected in {
+        (".",): ["a.txt", "d/g.txt"],
+        (str(tmp_path),): [str(tmp_path / "a.txt"), str(tmp_path / "d/g.txt")],
+        ("**/*.txt",): ["a.txt", "d/g.txt"],
+        ("*/*.txt",): ["d/g.txt"],
+        (".b.txt", ".git", "__MACOSX/._a.txt", "d/.e/*.txt"): [".b.txt", ".git/c.txt", "__MACOSX/._a.txt", "d/.e/f.txt"],
+        (".*.txt",): [".b.txt"],
+    }.items():
+        assert find_files(inputs) == expected
+    assert "no file in it ends in .parquet" in refused("__MACOSX")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / ".x.txt").touch()
+    assert refused("only").endswith(".txt, except hidden ones")
+
+
+def test_files_that_are_not_read_are_counted_and_named(tmp_path: Path) -> None:
+    def notice(*names: str) -> str:
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        return look_for_files((str(tmp_path),), (".txt",)).notice
+
+    assert notice("a.txt") == ""
+    assert notice("b.pdf") == "1 file is not read: b.pdf"
+    assert notice("c.docx", ".d.txt") == "3 files are not read: b.pdf, c.docx, .d.txt (1 hidden)"
+    assert notice(".git/e.txt", "f.bin") == "5 files are not read: b.pdf, c.docx, f.bin, … (2 hidden)"
+    assert look_for_files((str(tmp_path / "a.txt"),), (".txt",)).notice == ""
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

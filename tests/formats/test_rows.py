@@ -3,25 +3,34 @@
 The files are read as preprocessing reads them, through preprocessing.sources.
 """
 
+import csv
 import gzip
+import io
+import itertools
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config import PreprocessConfig
-from formats import rows
-from formats.shards import open_dataset
+from formats import rows, utf8
+from formats.shards import SPLITS, open_dataset
+from formats.tables import parse_table
 from preprocessing.sources import Position, open_documents
+from system.encodings import AsUtf8
 from system.errors import UserError
 from tests.conftest import fails_with, make_documents
 from tests.preprocessing.in_process import run_here
 
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 BOM = b"\xef\xbb\xbf"
 TEXTS = ["Once upon a time.\nThe end.", "  日本語 naïve 🙂\n\n\tindented ", "say <|endoftext|> aloud", "CRLF\r\nhere", "\ufeffinside"]
 READ_TEXTS = [text.replace("\r\n", "\n") for text in TEXTS]
@@ -32,7 +41,7 @@ def read(*inputs: Path | str, field: str = "text", limit: int = 1 << 20) -> list
     source = open_documents(PreprocessConfig(input=tuple(map(str, inputs)), field=field, max_document_bytes=limit))
     documents: list[bytes | None] = []
     for row, _ in source.read(Position(0, 0)):
-        for text, continues, _ in row:
+        for text, continues, *_ in row:
             if continues:
                 before = documents.pop()
                 assert before is not None and text is not None
@@ -65,6 +74,13 @@ def as_text(texts: list[str], end: str = "\n") -> bytes:
     return f"{end}<|endoftext|>{end}".join(texts).encode()
 
 
+def as_csv(texts: list[str], dialect: str = "excel") -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, dialect)
+    writer.writerows([("id", "text", "empty"), *((1, text, "") for text in texts)])
+    return file.getvalue().encode()
+
+
 def zstd(data: bytes) -> bytes:
     return bytes(pa.compress(data, codec="zstd", asbytes=True))
 
@@ -89,6 +105,11 @@ WRITERS: dict[str, Callable[[], bytes]] = {
     "list.json": lambda: as_list(TEXTS),
     "bom.json": lambda: BOM + b" \r\n" + as_list(TEXTS),
     "lines.json": lambda: as_lines(TEXTS),
+    "a.csv": lambda: as_csv(TEXTS),
+    "windows.csv": lambda: BOM + as_csv(TEXTS).replace(b"\n", b"\r\n").replace(b"\r\r", b"\r"),
+    "a.tsv": lambda: as_csv(TEXTS, "excel-tab"),
+    "a.csv.gz": lambda: gzip.compress(as_csv(TEXTS)),
+    "UPPER.TSV.ZST": lambda: zstd(as_csv(TEXTS, "excel-tab")),
     "a.txt": lambda: as_text(TEXTS),
     "final_newline.txt": lambda: as_text(TEXTS) + b"\n",
     "windows.txt": lambda: BOM + as_text(TEXTS, "\r\n") + b"\r\n",
@@ -128,6 +149,8 @@ EMPTY: dict[str, tuple[bytes, list[bytes]]] = {
     "list.json": (b" [ ]", []),
     "a.jsonl.gz": (gzip.compress(b""), []),
     "a.jsonl.zst": (zstd(b""), []),
+    "a.csv": (b"", []),
+    "header.tsv": (b"text\n\n", []),
     "a.txt": (b"", [b""]),
     "bom.txt": (BOM, [b""]),
 }
@@ -163,9 +186,10 @@ def test_reading_starts_at_any_row_of_every_format(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(as_lines(TEXTS))
     (tmp_path / "b.txt").write_bytes(as_text(TEXTS))
     (tmp_path / "c.parquet").write_bytes(as_parquet(tmp_path, text=TEXTS * 50))
+    (tmp_path / "d.csv").write_bytes(as_csv(TEXTS))
     source = open_documents(PreprocessConfig(input=(str(tmp_path),)))
     rows = list(source.read(Position(0, 0)))
-    assert [row[0].text for row, _ in rows] == [text.encode() for text in READ_TEXTS * 52]
+    assert [row[0].text for row, _ in rows] == [text.encode() for text in READ_TEXTS * 53]
     for index in (0, 3, 4, 5, 12, 200, len(rows) - 1):
         assert list(source.read(rows[index][1])) == rows[index + 1 :]
 
@@ -185,6 +209,8 @@ def test_values_that_are_not_text_are_passed_on_to_be_counted(tmp_path: Path) ->
     assert read(tmp_path / "a.json") == [*READ_UNUSUAL, *invalid]
     (tmp_path / "a.txt").write_bytes(b"good\n<|endoftext|>\n\xff\xfe bad\n<|endoftext|>\n<|endoftext|>\n \nalso good")
     assert read(tmp_path / "a.txt") == [b"good", b"\xff\xfe bad", b"", b" \nalso good"]
+    (tmp_path / "a.csv").write_bytes(b"text,id\na\xff,1\n,2\ngood,3\n")
+    assert read(tmp_path / "a.csv") == [b"a\xed\xb3\xbf", b"", b"good"]
     column = pa.array([b"good", None, b"", LONE_SURROGATE, b"\xff"], pa.binary()).view(pa.string())
     (tmp_path / "a.parquet").write_bytes(as_parquet(tmp_path, text=column))
     assert read(tmp_path / "a.parquet") == [b"good", None, b"", LONE_SURROGATE, b"\xff"]
@@ -211,7 +237,18 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "pretty.json": (b'{\n "text": "a"\n}\n', r"line 1, column \d is not JSON: .*"),
     "png.jsonl": (PNG, r"line 1, column 1 is not JSON: .*"),
     "png.json": (PNG, r"line 1, column 1 is not JSON: .*"),
-    "utf16.jsonl": ('{"text": "x"}\n'.encode("utf-16"), r"line 1, column 1 is not JSON: .*"),
+    "utf16.jsonl": ('{"text": "x"}\n'.encode("utf-16"), r"is in UTF-16, as its byte order mark says\. Read it with --encoding utf-16"),
+    "utf32.txt": ("x".encode("utf-32"), r"is in UTF-32, as its byte order mark says\. Read it with --encoding utf-32"),
+    "cp1252.txt": ("“Caf\u00e9”\n".encode("cp1252"), r"is not UTF-8\. Name its encoding, perhaps with --encoding cp1252; or skip it .*"),
+    "latin.jsonl": (b'{"text": "\xe9\x81"}\n' * 3, r"is not UTF-8\. Name its encoding, perhaps with --encoding latin-1; or skip it .*"),
+    "latin.json": (b'[{"text": "\xe9\x81"}]', r"is not UTF-8\. Name its encoding, perhaps with --encoding latin-1; or skip it .*"),
+    "cp1252.csv": (b'text\n"\xe9"\n', r"is not UTF-8\. Name its encoding, perhaps with --encoding cp1252; or skip it .*"),
+    "few.csv": (b"id,text\n1,x\n2\n", r"line 3: 1 cells, but the header has 2"),
+    "many.tsv": (b'id\ttext\n1\t"two\nlines"\n2\tx\ty\n', r"line 4: 3 cells, but the header has 2"),
+    "quote.csv": (b'id,text\n1,"x"y\n', r"line 2: ',' expected after '\"'"),
+    "open.csv": (b'id,text\n1,x\n2,"never\nclosed\n', r"line 3: unexpected end of data"),
+    "twice.csv": (b"text,text\n1,2\n", r"has two columns named 'text'\. Rename one of them in its first line"),
+    "other_column.tsv": (b"id\tcontent\n", r"has no field 'text'; its fields: id, content\. Choose one with --field"),
     "list.jsonl": (b'{"text": "x"}\n\n["x"]\n', r"line 3: expected an object, found a JSON list"),
     "number.jsonl": (b'{"text": "x"}\n7', r"line 2: expected an object, found a JSON int"),
     "null.json": (b'[{"text": "x"}, null]', r"entry 2: expected an object, found a JSON NoneType"),
@@ -294,3 +331,126 @@ def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert [len(next(read_rows)["text"]) for _ in range(2)] == [6, 200]
     with pytest.raises(UserError, match=r"a.jsonl, line 3: longer than \d+ MiB"):
         next(read_rows)
+
+
+@given(
+    st.lists(st.lists(st.text(CHARACTERS), min_size=2, max_size=2), max_size=8),
+    st.sampled_from(["excel", "excel-tab", "unix"]),
+    st.integers(1, 4),
+)
+def test_a_table_gives_its_cells_back(tmp_path_factory: pytest.TempPathFactory, cells: list[list[str]], dialect: str, bad: int) -> None:
+    """Whatever is in them, also around a row with a cell too few."""
+    file = io.StringIO()
+    writer = csv.writer(file, dialect)
+    writer.writerows([["a\nb", "é"], *cells[:bad], ["alone"], *cells[bad:]])
+    path = tmp_path_factory.getbasetemp() / ("property.tsv" if dialect == "excel-tab" else "property.csv")
+    path.write_bytes(file.getvalue().encode())
+    headers: list[list[str]] = []
+    found = list(parse_table(str(path), headers.append))
+    assert headers == [["a\nb", "é"]]
+    error = found.pop(min(bad, len(cells)))
+    assert isinstance(error, UserError)
+    line = 1 + (file.getvalue().partition("alone")[0]).count("\n")
+    assert str(error) == f"{path}, line {line}: 1 cells, but the header has 2"
+    assert found == [{"a\nb": first, "é": second} for first, second in cells]
+
+
+def test_a_cell_may_be_long_and_a_line_may_not_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text\n" + b"x" * 1_000_000 + b"\n" + b"y" * 3_000_000 + b"\nz\n")
+    assert [len(text or b"") for text in read(path)] == [1_000_000, 3_000_000, 1]
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 2_000_000)
+    first, error, last = parse_table(str(path), len)
+    assert isinstance(first, dict) and last == {"text": "z"}
+    assert str(error).startswith(f"{path}, line 3: longer than ")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "list.json", "a.txt", "a.csv", "a.jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF-16-LE", "utf-32-be", "utf8", "utf-8-sig", "gb18030"])
+def test_text_is_read_in_any_encoding(name: str, encoding: str, tmp_path: Path) -> None:
+    data = (gzip.decompress if name.endswith("gz") else bytes)(WRITERS[name]()).decode().encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    source = open_documents(PreprocessConfig(input=(str(tmp_path),), encoding=encoding))
+    found = [document.text for row, _ in source.read(Position(0, 0)) for document in row]
+    assert found == [text.encode() for text in READ_TEXTS]
+
+
+@given(st.text(CHARACTERS), st.sampled_from(["utf-16", "utf-32", "utf-7", "gb18030", "utf-8"]), st.integers(1, 9))
+def test_a_text_in_another_encoding_is_the_same_in_utf8(text: str, encoding: str, read_bytes: int) -> None:
+    """However much is decoded at once."""
+    with mock.patch("system.encodings.READ_BYTES", read_bytes):
+        assert io.BufferedReader(AsUtf8(io.BytesIO(text.encode(encoding)), encoding, "x")).read() == text.encode()
+
+
+def test_bytes_that_an_encoding_lacks_are_counted_or_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\xe9"}\n{"text": "\x81"}\n')
+    source = open_documents(PreprocessConfig(input=(str(tmp_path),), encoding="cp1252"))
+    assert [document.text for row, _ in source.read(Position(0, 0)) for document in row] == ["é".encode(), b"\xed\xb2\x81"]
+    (tmp_path / "a.jsonl").write_bytes('{"text": "x"}\n'.encode("utf-16-le")[:-1])
+    with pytest.raises(UserError, match=r"a.jsonl is not in utf-16-le: .*truncated data. Name another --encoding"):
+        list(open_documents(PreprocessConfig(input=(str(tmp_path),), encoding="utf-16-le")).read(Position(0, 0)))
+
+
+def test_invalid_rows_of_a_valid_file_are_told_once_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\xe9"}\n{"text": "plain"}\n\n')
+    (tmp_path / "b.txt").write_bytes("naïve 日本".encode())
+    source = open_documents(PreprocessConfig(input=(str(tmp_path),)))
+    for _ in range(2):
+        assert len(list(source.read(Position(0, 0)))) == 3
+    path = tmp_path / "a.jsonl"
+    assert capsys.readouterr().out == (
+        f"{path}: 1 of 2 rows are not valid UTF-8 and are skipped. If it is in another encoding, name it: --encoding cp1252\n"
+    )
+
+
+def test_a_file_in_another_encoding_is_refused_before_it_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utf8, "LOOKED_AT", 10)
+    path = tmp_path / "a.jsonl"
+    invalid = b'{"text": "\xe9"}\n' * 100
+    path.write_bytes(b'{"text": "good"}\n' * 5 + invalid)
+    assert len(read(path)) == 105
+    path.write_bytes(invalid)
+    documents = open_documents(PreprocessConfig(input=(str(path),))).read(Position(0, 0))
+    assert len(list(itertools.islice(documents, 9))) == 9
+    with pytest.raises(UserError, match="a.jsonl is not UTF-8"):
+        next(documents)
+    assert len(list(open_documents(PreprocessConfig(input=(str(path),), skip_bad_rows=True)).read(Position(0, 0)))) == 100
+
+
+def test_a_text_file_is_one_row_however_it_is_cut(tmp_path: Path) -> None:
+    """A part that happens to be ASCII does not make it UTF-8."""
+    (tmp_path / "a.txt").write_bytes(b"plain words. " * 200 + b"caf\xe9 " * 400)
+    with pytest.raises(UserError, match="a.txt is not UTF-8"):
+        read(tmp_path / "a.txt", limit=1024)
+
+
+BAD_ROWS = {
+    "a.jsonl": b'{"text": "one"}\n{"text": \n[2]\n{"text": "two"}\n',
+    "a.json": b'[{"text": "one"}, 1, "x", {"text": "two"}]',
+    "a.csv": b"text,id\none,1\nalone\na,b,c\ntwo,2\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_rows_are_skipped_and_counted_if_asked_for(name: str, tmp_path: Path) -> None:
+    good = as_lines(make_documents(60))
+    (tmp_path / "good.jsonl").write_bytes(good)
+    (tmp_path / name).write_bytes(BAD_ROWS[name])
+    flags = [
+        "preprocess_xcoax.py",
+        "--data-dir",
+        tmp_path / "data",
+        "--vocab-size",
+        400,
+        "--input",
+        tmp_path / name,
+        tmp_path / "good.jsonl",
+    ]
+    fails_with(run_here(*flags), 1, f"{tmp_path / name}, ")
+    result = run_here(*flags, "--skip-bad-rows")
+    assert result.returncode == 0, result.stderr
+    assert "2 skipped: row that cannot be read" in result.stdout
+    dataset = open_dataset(tmp_path / "data", check_hashes=True)
+    assert dataset.meta["counts"] == {"skipped: row that cannot be read": 2}
+    assert dataset.meta["settings"]["skip_bad_rows"] is True
+    assert sum(shard.documents for split in SPLITS for shard in dataset.shards(split)) == 62

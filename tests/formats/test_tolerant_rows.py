@@ -13,7 +13,8 @@ from formats.tolerant_rows import Row, read_rows_or_errors
 from system.errors import UserError
 
 LINES = b'{"a": 1}\r\n\n[2]\nnot json\n\xff\n{"a": "\xc3\xa9"}'
-READ_LINES = [{"a": 1}, "expected an object, found a JSON list", "not JSON: ", "not valid UTF-8", {"a": "é"}]
+NOT_UTF8 = "not valid UTF-8: if the file is in another encoding, name it, perhaps --encoding cp1252"
+READ_LINES = [{"a": 1}, "expected an object, found a JSON list", "not JSON: ", NOT_UTF8, {"a": "é"}]
 
 
 def read(path: Path) -> list[Row | str]:
@@ -29,7 +30,7 @@ def test_bad_lines_do_not_end_the_file(tmp_path: Path, name: str, data: bytes) -
 
 def test_each_line_of_a_text_file_is_a_response(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone \r\n \n\xff\n<|endoftext|>\nlast")
-    assert read(tmp_path / "a.txt") == [{"response": "one "}, "not valid UTF-8", {"response": "last"}]  # the other line separates documents
+    assert read(tmp_path / "a.txt") == [{"response": "one "}, NOT_UTF8, {"response": "last"}]  # the other line separates documents
 
 
 def test_a_json_file_is_one_list(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_parquet_row_with_invalid_utf8_does_not_end_the_file(tmp_path: Path) -
 
 
 def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    for name, message in (("a.jsonl", "no such file"), ("a.csv", "supported endings: .parquet, .jsonl")):
+    for name, message in (("a.jsonl", "no such file"), ("a.pdf", "supported endings: .parquet, .jsonl")):
         with pytest.raises(UserError, match=message) as caught:
             read(tmp_path / name)
         assert caught.value.exit_code == 2
@@ -68,3 +69,41 @@ def test_a_line_that_is_too_long_is_one_bad_row(tmp_path: Path, monkeypatch: pyt
     first, second, error, last = read(path)
     assert (first, second, last) == ({"response": "before"}, {"response": "x" * 200}, {"response": "after"})
     assert isinstance(error, str) and error.startswith("longer than ")
+
+
+def test_a_table_is_read_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,b\n1,"two\nlines"\n2\n3,\xff\n\n4,"say ""x"""\n')
+    assert read(path) == [
+        {"a": "1", "b": "two\nlines"},
+        "not a row of the table: line 4: 1 cells, but the header has 2",
+        NOT_UTF8,
+        {"a": "4", "b": 'say "x"'},
+    ]
+
+    def refuse(fields: list[str]) -> list[str]:
+        raise UserError(f"no pairs in {fields}")
+
+    with pytest.raises(UserError, match=r"no pairs in \['a', 'b'\]"):
+        list(read_rows_or_errors(str(path), refuse))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.tsv"])
+def test_a_file_in_another_encoding_is_named_or_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    texts = {"a.txt": "é", "a.jsonl": '{"response": "é"}', "a.json": '[{"response": "é"}]', "a.tsv": "response\né"}
+    path.write_text(texts[name], encoding="utf-16")
+    with pytest.raises(UserError, match=f"{name} is in UTF-16, as its byte order mark says. Read it with --encoding utf-16"):
+        read(path)
+    assert list(read_rows_or_errors(str(path), list, "utf-16")) == [{"response": "é"}]
+
+
+def test_the_field_of_a_line_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    assert list(read_rows_or_errors(str(tmp_path / "a.txt"), list, line_field="prompt")) == [{"prompt": "one"}]
+
+
+def test_a_json_list_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"a": "\xe9"}]')
+    with pytest.raises(UserError, match=f"a.json is {NOT_UTF8}"):
+        read(tmp_path / "a.json")

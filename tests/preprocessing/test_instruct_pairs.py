@@ -1,5 +1,6 @@
 """Pairs to shards: they come back whole, in one split each, and every skipped pair or cut response is counted."""
 
+import csv
 import json
 import subprocess
 from collections import Counter
@@ -153,6 +154,48 @@ def test_every_file_format_and_field_name(tmp_path: Path, dataset_folder: Path) 
     expected = [(f"{pair['instruction']} {pair['input']}".strip(), pair["output"]) for pair in pairs]
     assert Counter(found) == Counter([*expected, ("x", "fine")])
     assert open_dataset(tmp_path / "data", "pairs").meta["counts"] == {"skipped: not text": 1}
+
+
+def test_flags_name_the_fields_of_pairs(tmp_path: Path, dataset_folder: Path) -> None:
+    pairs = make_pairs(90)
+    with (tmp_path / "a.csv").open("w", newline="", encoding="cp1252", errors="replace") as file:
+        csv.writer(file).writerows([("task", "detail", "reply"), *(pair.values() for pair in pairs)])
+    source, folder = tmp_path / "a.csv", tmp_path / "data"
+    fields = ["--instruction-field", "task", "--response-field", "reply", "--encoding", "cp1252"]
+    assert (
+        "If it is in another encoding, name it: --encoding cp1252" in preprocess(source, tmp_path / "x", dataset_folder, *fields[:4]).stdout
+    )
+    fails_with(preprocess(source, folder, dataset_folder, *fields, "--input-field", "x"), 2, "--input-field x", "task, detail, reply")
+    fails_with(preprocess(source, folder, dataset_folder, *fields[:4], "--encoding", "utf-99"), 2, "--encoding utf-99: not one that Python")
+    result = preprocess(source, folder, dataset_folder, *fields, "--input-field", "detail")
+    assert result.returncode == 0, result.stderr
+    found = read_back(folder, "train") + read_back(folder, "val")
+    seen = [{name: text.encode("cp1252", "replace").decode("cp1252") for name, text in pair.items()} for pair in pairs]
+    assert Counter(found) == Counter((f"{pair['instruction']} {pair['input']}".strip(), pair["output"]) for pair in seen)
+    settings = open_dataset(folder, "pairs").meta["settings"]
+    assert (settings["encoding"], settings["input_field"]) == ("cp1252", "detail")
+    fails_with(preprocess(source, folder, dataset_folder, *fields), 2, "input_field was 'detail', now ''")
+
+
+def test_flags_that_are_not_used_leave_the_settings_as_they_were(tmp_path: Path, dataset_folder: Path) -> None:
+    """So a folder that an earlier version began or made is resumed or known."""
+    source = write_pairs(tmp_path / "pairs.jsonl", make_pairs(90))
+    assert preprocess(source, tmp_path / "data", dataset_folder, "--encoding", "UTF8").returncode == 0
+    settings = open_dataset(tmp_path / "data", "pairs").meta["settings"]
+    assert not settings.keys() & {"encoding", "skip_bad_rows", "instruction_field", "response_field", "input_field"}
+    assert "is already finished" in preprocess(source, tmp_path / "data", dataset_folder).stdout
+    changed = preprocess(source, tmp_path / "data", dataset_folder, "--skip-bad-rows")
+    fails_with(changed, 2, "skip_bad_rows was False, now True")
+
+
+def test_bad_rows_of_pairs_are_skipped_and_counted_if_asked_for(tmp_path: Path, dataset_folder: Path) -> None:
+    source = write_pairs(tmp_path / "pairs.jsonl", make_pairs(90))
+    source.write_text(source.read_text() + "{\n[]\n")
+    fails_with(preprocess(source, tmp_path / "data", dataset_folder), 1, "pairs.jsonl, line 91")
+    assert preprocess(source, tmp_path / "data", dataset_folder, "--skip-bad-rows").returncode == 0
+    dataset = open_dataset(tmp_path / "data", "pairs")
+    assert dataset.meta["counts"] == {"skipped: row that cannot be read": 2}
+    assert len(read_back(tmp_path / "data", "train") + read_back(tmp_path / "data", "val")) == 90
 
 
 def test_unreadable_input_is_one_line(tmp_path: Path, dataset_folder: Path) -> None:

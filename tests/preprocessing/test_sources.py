@@ -65,7 +65,7 @@ def test_a_text_file_gives_its_documents_back(tmp_path_factory: pytest.TempPathF
     path.write_bytes((f"{end}<|endoftext|>{end}".join(texts) + end).encode())
     found: list[bytes] = []
     for parts, _ in open_documents(PreprocessConfig(input=(str(path),), max_document_bytes=limit)).read(Position(0, 0)):
-        for part, continues, _ in parts:
+        for part, continues, *_ in parts:
             assert part is not None and len(part) <= limit
             part.decode()
             found.append(found.pop() + part if continues else part)

@@ -1,12 +1,15 @@
 """Both samplers without a person: one text for a flag, or one for each line of a pipe."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.conftest import ROOT, call_script, fails_with
+from tests.sampling.test_repl import terminal
 
 
 def test_a_flag_gives_one_answer_and_a_seed_repeats_it(checkpoints: dict[str, Path]) -> None:
@@ -39,6 +42,52 @@ def test_each_line_of_a_pipe_gets_a_text(checkpoints: dict[str, Path]) -> None:
         for response in ("One end.", "bad \ufffd bytes", "last 7")
     ]
     assert outputs["tuning"].decode() == "".join(alone)
+
+
+def test_texts_of_several_prompts_are_divided_and_instructions_are_lines(checkpoints: dict[str, Path]) -> None:
+    common = ["--max-new-tokens", 4, "--temperature", 0, "--model-path"]
+    prompts = ["One end.", "Another end."]
+    for extra in ([], ["--num-samples", 2]):
+        flags = [*common, checkpoints["pretraining"], *extra]
+        alone = [call_script("sample_xcoax.py", *flags, "--prompt", prompt).stdout for prompt in prompts]
+        assert call_script("sample_xcoax.py", *flags, stdin="\n".join(prompts)).stdout == "---\n".join(alone)
+    assert "---" not in call_script("sample_xcoax_instruct.py", *common, checkpoints["tuning"], stdin="\n".join(prompts)).stdout
+
+
+SCRIPTS = {
+    "sample_xcoax.py": ("pretraining", "prompt", "generated_text"),
+    "sample_xcoax_instruct.py": ("tuning", "response", "generated_instruction"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_program_gets_a_json_object_for_each_text(checkpoints: dict[str, Path], script: str) -> None:
+    stage, given, generated = SCRIPTS[script]
+    flags = ["--model-path", checkpoints[stage], "--max-new-tokens", 5, "--format", "jsonl"]
+    result = call_script(script, *flags, "--num-samples", 2, stdin=f"One end.\n{'long ' * 900}end\n")
+    assert result.returncode == 0
+    assert result.stderr.count("\n") == 1  # the second is too long
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row[given][-4:] for row in rows] == ["end.", "end.", " end", " end"]
+    for row in rows:
+        assert list(row) == [given, generated, "logprob_per_token", "tokens", "complete", "seed"]
+        assert row["logprob_per_token"] < 0 < row["tokens"] <= 5
+    if stage == "pretraining":
+        assert all(row[generated].endswith(row[given]) for row in rows)
+    else:
+        assert rows[0]["logprob_per_token"] >= rows[1]["logprob_per_token"]
+    first = call_script(script, *flags, "--num-samples", 2, "--seed", rows[0]["seed"], f"--{given}", "One end.")
+    assert [json.loads(line) for line in first.stdout.splitlines()] == rows[:2]  # the seed repeats them
+
+
+def test_json_for_a_person_at_a_terminal(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing else is on the screen; and without a text there is no prompt to type at."""
+    flags = ["--model-path", checkpoints["tuning"], "--max-new-tokens", 5, "--format", "jsonl"]
+    with terminal("sample_xcoax_instruct.py", *flags, "--response", "x", state=tmp_path, columns=400) as child:
+        child.expect(pexpect.EOF)
+        assert json.loads(child.before or "")["response"] == "x"
+    with terminal("sample_xcoax_instruct.py", *flags, state=tmp_path, columns=400) as child:
+        child.expect_exact("--format jsonl: give a text with --response, or lines in a pipe")
 
 
 @pytest.mark.parametrize(

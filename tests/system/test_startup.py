@@ -11,7 +11,8 @@ from system.startup import LONGEST_ERROR, run_script
 import pytest
 
 from system.errors import UserError
-from tests.conftest import ROOT
+from system.version import version_line
+from tests.conftest import ROOT, call_script
 
 
 def end_of(main: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[object, str]:
@@ -89,3 +90,10 @@ def test_ctrl_c_while_a_script_imports_ends_it_in_one_line(tmp_path: Path) -> No
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     result = subprocess.run([sys.executable, str(ROOT / "sample_xcoax.py")], env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nsample_xcoax.py: interrupted\n")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py") if "run_script(main)" in path.read_text()))
+def test_every_script_tells_its_version(script: str) -> None:
+    result = call_script(script, "--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{version_line()}\n"
