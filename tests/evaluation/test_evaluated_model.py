@@ -10,7 +10,7 @@ from evaluation.evaluated_model import load_models
 
 def test_two_models_have_different_names(checkpoints: dict[str, Path]) -> None:
     def names(against: Path) -> list[str]:
-        config = EvaluateConfig(model_path=str(checkpoints["tuning"]), against=str(against))
+        config = EvaluateConfig(model_path=(str(checkpoints["tuning"]),), against=(str(against),))
         return [model.name for model in load_models(config, torch.device("cpu"))]
 
     assert names(checkpoints["pretraining"]) == ["tuned, backward", "pretrained, backward"]

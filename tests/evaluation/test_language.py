@@ -7,7 +7,8 @@ import pytest
 
 from evaluation.bootstrap import Estimate
 from evaluation.evaluated_model import EvaluatedModel
-from evaluation.language import TextLosses, gaps, measure_language
+from evaluation.gaps import TextLosses, gaps
+from evaluation.language import measure_language
 
 
 def test_the_gap_by_hand() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.bootstrap import Estimate
-from evaluation.report import Picture, Report, Section
+from evaluation.report import Picture, Section
+from evaluation.report_files import Report
 from system.errors import UserError
 from tests.evaluation.conftest import rows_of_report
 
