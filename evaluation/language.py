@@ -15,7 +15,7 @@ from tokens.reversal import reorder
 
 CURVE_POINTS = 24
 COLUMNS = ("loss, nats a token", "perplexity", "bits per byte")
-JUDGE = "after tuning; judge its text by its pretrained checkpoint"
+JUDGE = "judge its text by its pretrained checkpoint"
 
 
 def measure_language(

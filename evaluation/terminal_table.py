@@ -12,7 +12,7 @@ from evaluation.bootstrap import Estimate
 from evaluation.report import Section
 from system.escapes import escape_controls
 
-NAME_WIDTH = 16  # columns that the names of rows keep at least
+NAME_WIDTH = 20  # columns that the names of rows keep at least
 
 
 def print_section(console: Console, section: Section) -> None:

@@ -145,16 +145,20 @@ def _describe_data(settings: dict[str, Any]) -> str:
 
 
 def _results(checkpoint: Checkpoint, folder: Path) -> str:
-    """The tables and pictures of the report card beside the checkpoint, if it is a report of this very checkpoint."""
-    try:
-        facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
-        report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
-    if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
-        return "Not measured: the report beside the checkpoint is of another one.\n"
-    for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
-        if (checkpoint.folder / picture).is_file():
-            shutil.copyfile(checkpoint.folder / picture, folder / picture)
-    _, heading, sections = report.partition("\n## ")
-    return (heading + sections).replace("\n## ", "\n### ").lstrip()
+    """The tables and pictures of a report card beside the checkpoint, or of a comparison there, if it is of this very checkpoint."""
+    missing = "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
+    for source in (checkpoint.folder, *sorted(path.parent for path in checkpoint.folder.glob("*/report.json"))):
+        try:
+            facts = json.loads((source / "report.json").read_text(encoding="utf-8"))
+            report = (source / "report.md").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue
+        if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
+            missing = "Not measured: the report beside the checkpoint is of another one.\n"
+            continue
+        for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
+            if (source / picture).is_file():
+                shutil.copyfile(source / picture, folder / picture)
+        _, heading, sections = report.partition("\n## ")
+        return (heading + sections).replace("\n## ", "\n### ").lstrip()
+    return missing

@@ -61,7 +61,7 @@ def test_every_section_is_in_the_report(card: Card) -> None:
 
 
 def test_language_rows(card: Card) -> None:
-    rows = rows_of_report(card.folder)["Language: held-out documents"]
+    rows = rows_of_report(card.folder)["Language: held-out documents of small"]
     for name in ("tuned, backward", "pretrained, backward"):  # the same weights under two names
         loss = rows[name]["loss, nats a token"]
         assert loss["low"] < loss["value"] < loss["high"]
@@ -133,7 +133,7 @@ def test_a_pretrained_model_gets_only_language_sections(checkpoints: dict[str, P
     flags = ["--model-path", path, "--data-dir", dataset_folder, "--documents", 5, "--hellaswag", "", "--out-dir", tmp_path]
     result = call_script("evaluate_xcoax.py", *flags)
     assert result.returncode == 0, result.stderr
-    assert [title for title, rows in rows_of_report(tmp_path).items() if rows] == ["Language: held-out documents"]
+    assert [title for title, rows in rows_of_report(tmp_path).items() if rows] == ["Language: held-out documents of small"]
     assert f"Left out: {path} is pretrained but not tuned" in " ".join(result.stdout.split())
     assert "5 of the " in result.stdout
 
