@@ -71,9 +71,10 @@ def test_a_wide_terminal_has_a_line_for_each_row(sections: list[Section]) -> Non
     width=st.integers(60, 130),
     columns=st.lists(st.text("ab ", min_size=1, max_size=30), min_size=1, max_size=8, unique=True),
     rows=st.lists(st.text("ab ", max_size=60), min_size=1, max_size=4, unique=True),
+    scale=st.sampled_from([1, 10**8]),
 )
-def test_whatever_the_width_no_figure_is_broken_or_lost(width: int, columns: list[str], rows: list[str]) -> None:
-    cells = [[Estimate(100 * row + column, row, column) for column in range(len(columns))] for row in range(len(rows))]
+def test_whatever_the_width_no_figure_is_broken_or_lost(width: int, columns: list[str], rows: list[str], scale: int) -> None:
+    cells = [[Estimate(scale * (100 * row + column), row, scale * column) for column in range(len(columns))] for row in range(len(rows))]
     printed = print_at(width, Section("T", columns, dict(zip(rows, cells, strict=True))))
     assert max(map(len, printed.splitlines())) <= width
     found = [word for word in printed.split() if re.fullmatch(r"[\d.]+", word)]
