@@ -10,7 +10,7 @@ from evaluation.evaluated_model import EvaluatedModel, twins
 from evaluation.report import Section
 
 GAP, MEAN_GAP, SPREAD = "gap", "mean gap", "spread of gaps"  # rows
-BY_TOKEN, BY_BYTE = "gap, nats a token", "gap, bits per byte"
+BY_TOKEN, BY_BYTE = "nats a token", "bits per byte"
 Statistic = Callable[[Indices], float]
 
 
@@ -91,8 +91,8 @@ def summarize_gaps(sections: Sequence[Section]) -> Section | None:
     spreads = [section.rows.get(SPREAD) for section in sections]
     if len(rows) < 2 or not all(rows.values()):
         return None
-    columns = [BY_TOKEN, BY_BYTE, *(f"spread of {column}" for column in (BY_TOKEN, BY_BYTE) if all(spreads))]
-    summary = Section("Gaps by corpus", columns, models_in="")
+    columns = [BY_TOKEN, BY_BYTE, *(f"spread, {column}" for column in (BY_TOKEN, BY_BYTE) if all(spreads))]
+    summary = Section("Gaps by corpus", columns)
     for (corpus, cells), spread in zip(rows.items(), spreads, strict=True):
         assert cells
         summary.rows[corpus] = [each[place] for each in (cells, spread) if each for place in (0, 2)]

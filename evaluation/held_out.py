@@ -35,6 +35,7 @@ class HeldOutTexts(NamedTuple):
     """Texts to evaluate, in the order of a reader."""
 
     name: str
+    corpus: str  # the same in short
     texts: list[str]
     notes: list[str]
     warnings: list[str]
@@ -87,7 +88,7 @@ def _read_documents(config: EvaluateConfig, dataset: Dataset, name: str) -> Held
     chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
     texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
     notes = [f"{len(chosen):,} of the {len(documents):,} held-out documents of {dataset.folder}."]
-    return HeldOutTexts(f"held-out documents of {name}", texts, notes, [])
+    return HeldOutTexts(f"held-out documents of {name}", name, texts, notes, [])
 
 
 def read_texts(inputs: tuple[str, ...]) -> HeldOutTexts:
@@ -107,7 +108,8 @@ def read_texts(inputs: tuple[str, ...]) -> HeldOutTexts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
     lost = len(documents) - len(texts)
     notes = [f"{len(texts):,} texts; {lost:,} more are empty or not valid UTF-8."]
-    return HeldOutTexts(inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""), texts, notes, [])
+    name = inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
+    return HeldOutTexts(name, name, texts, notes, [])
 
 
 def read_held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPairs:

@@ -22,7 +22,7 @@ def measure_language(
     models: Sequence[EvaluatedModel], texts: Sequence[str], name: str, picture: str, stride: int, seed: int
 ) -> tuple[Section, Picture]:
     """The loss of each model on the same texts; for twins, also the gap between them. `picture` is the file of the curves."""
-    section = Section(f"Language: {name}", COLUMNS, corpus=name, models_in="rows")
+    section = Section(f"Language: {name}", COLUMNS, models_in="rows")
     sizes = np.array([len(text.encode()) for text in texts], float)
     readings, notes = [], []
     for model in models:
@@ -41,11 +41,13 @@ def measure_language(
     _add_seeds(section, models, readings, sizes, seed)
     add_gaps(section, models, readings, seed)
     # Tuning on pairs makes a model worse at plain text, and its curve beside the others would look like a disaster.
-    drawn = [place for place, model in enumerate(models) if model.checkpoint.stage == "pretraining"] or list(range(len(models)))
+    pretrained = [place for place, model in enumerate(models) if model.checkpoint.stage == "pretraining"]
+    drawn = pretrained or list(range(len(models)))
     curves = {models[place].name: _loss_by_position(readings[place].losses, seed) for place in drawn}
     section.notes.append(f"In {picture}, later positions come from the longer texts only." + _left_out(models, drawn))
     axis = "position in the text, in the order in which the model reads"
-    return section, Picture(picture, f"Loss by position in the text: {name}", axis, COLUMNS[0], curves)
+    title = f"Loss by position in the text{'' if pretrained else ', after tuning on pairs'}: {name}"
+    return section, Picture(picture, title, axis, COLUMNS[0], curves)
 
 
 def _left_out(models: Sequence[EvaluatedModel], drawn: Sequence[int]) -> str:

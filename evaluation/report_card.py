@@ -82,6 +82,7 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
     for number, texts in enumerate(inputs.texts):
         picture = f"report_positions{number or ''}.png"
         section, curves = measure_language(models, texts.texts, texts.name, picture, config.stride, config.seed)
+        section.corpus = texts.corpus
         section.notes += texts.notes
         section.warnings += texts.warnings
         report.add(section, curves)

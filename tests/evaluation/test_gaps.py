@@ -60,7 +60,7 @@ def test_the_summary_has_a_row_for_each_corpus(bigram_model: EvaluatedModel) -> 
         sections.append(section)
     summary = summarize_gaps(sections)
     assert summary
-    assert summary.columns == ["gap, nats a token", "gap, bits per byte", "spread of gap, nats a token", "spread of gap, bits per byte"]
+    assert summary.columns == ["nats a token", "bits per byte", "spread, nats a token", "spread, bits per byte"]
     values = {row: [cell.value for cell in cells if isinstance(cell, Estimate)] for row, cells in summary.rows.items()}
     assert values == {"prose": pytest.approx([0.1, 0.1, 0, 0]), "code": pytest.approx([0.3, 0.3, 0, 0])}
     assert summarize_gaps(sections[:1]) is None  # one corpus says all in its own section

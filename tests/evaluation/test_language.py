@@ -33,7 +33,7 @@ def test_models_of_two_stages_have_no_gap_and_a_note(bigram_model: EvaluatedMode
     section, picture = measure_language([bigram_model, pretrained], ["a b", "c"], "texts", "x.png", 0, 0)
     assert "gap" not in section.rows
     assert section.remarks == {"bigram model": "judge its text by its pretrained checkpoint"}  # it is the tuned one
-    assert list(picture.curves) == ["other"]
+    assert (list(picture.curves), picture.title) == (["other"], "Loss by position in the text: texts")
     assert "No gap: one model is tuned, the other is not." in section.notes
 
 
@@ -54,3 +54,4 @@ def test_seeds_have_their_mean_and_spread(bigram_model: EvaluatedModel) -> None:
         assert spread.value == pytest.approx(abs(one.value - two.value) / math.sqrt(2)) and spread.low is None
     assert sum("tokens, each counted once" in note for note in section.notes) == 1  # seeds share it
     assert list(picture.curves) == ["bigram model 1", "bigram model 2"]
+    assert picture.title == "Loss by position in the text, after tuning on pairs: texts"  # there is nothing else to draw

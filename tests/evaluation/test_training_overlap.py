@@ -44,7 +44,7 @@ def test_training_documents_are_found_and_held_out_ones_are_not(dataset_folder: 
 
 
 def warnings(texts: list[str], *checkpoints: Checkpoint) -> list[str]:
-    group = HeldOutTexts("texts", texts, [], [])
+    group = HeldOutTexts("texts", "texts", texts, [], [])
     warn_of_training([group], checkpoints)
     return group.warnings
 
