@@ -14,6 +14,7 @@ from evaluation.report import Curve, Picture, Section, with_progress
 from tokens.reversal import reorder
 
 CURVE_POINTS = 24
+CURVE_SHARE = 0.05  # of the texts must reach a position for it to be drawn: the end of a curve would be that of a few texts
 COLUMNS = ("loss, nats a token", "perplexity", "bits per byte")
 JUDGE = "judge its text by its pretrained checkpoint"
 
@@ -44,7 +45,10 @@ def measure_language(
     pretrained = [place for place, model in enumerate(models) if model.checkpoint.stage == "pretraining"]
     drawn = pretrained or list(range(len(models)))
     curves = {models[place].name: _loss_by_position(readings[place].losses, seed) for place in drawn}
-    section.notes.append(f"In {picture}, later positions come from the longer texts only." + _left_out(models, drawn))
+    section.notes.append(
+        f"In {picture}, later positions come from the longer texts only, as far as {CURVE_SHARE:.0%} of the texts reach."
+        + _left_out(models, drawn)
+    )
     axis = "position in the text, in the order in which the model reads"
     title = f"Loss by position in the text{'' if pretrained else ', after tuning on pairs'}: {name}"
     return section, Picture(picture, title, axis, COLUMNS[0], curves)
@@ -103,6 +107,8 @@ def _loss_by_position(losses: Sequence[Values], seed: int) -> Curve:
     curve = []
     for low, high in itertools.pairwise(edges):
         parts = [loss[low - 1 : high - 1] for loss in losses if len(loss) >= low]
+        if len(parts) < CURVE_SHARE * len(losses):
+            break
         sums, counts = np.array([[part.sum(), len(part)] for part in parts]).T
         curve.append((float(low + high - 1) / 2, ratio_estimate(sums, counts, seed)))
     return curve

@@ -55,3 +55,13 @@ def test_seeds_have_their_mean_and_spread(bigram_model: EvaluatedModel) -> None:
     assert sum("tokens, each counted once" in note for note in section.notes) == 1  # seeds share it
     assert list(picture.curves) == ["bigram model 1", "bigram model 2"]
     assert picture.title == "Loss by position in the text, after tuning on pairs: texts"  # there is nothing else to draw
+
+
+def test_the_curve_ends_where_few_texts_go_on(bigram_model: EvaluatedModel) -> None:
+    """One text in thirty is long: it is in the loss, and the end of the curve is not its own."""
+    _, picture = measure_language([bigram_model], [*["the cat"] * 29, "the cat sleeps " * 40], "texts", "x.png", 0, 0)
+    [curve] = picture.curves.values()
+    assert [estimate.examples for _, estimate in curve] == [30] * len(curve)
+    _, picture = measure_language([bigram_model], [*["the cat"] * 9, "the cat sleeps " * 40], "texts", "x.png", 0, 0)
+    [curve] = picture.curves.values()
+    assert curve[-1][1].examples == 1  # a tenth of the texts goes on
