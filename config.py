@@ -432,11 +432,11 @@ class BenchmarkConfig:
 class EvaluateConfig:
     """A checkpoint in, its report card out."""
 
-    model_path: str = "out/instruct/best_checkpoint.pt"  # Checkpoint to evaluate, tuned or only pretrained.
-    against: str = ""  # Second checkpoint to compare with on the same texts, such as the forward twin.
+    model_path: tuple[str, ...] = ("out/instruct/best_checkpoint.pt",)  # Checkpoint to evaluate, tuned or not; or one of each seed.
+    against: tuple[str, ...] = ()  # As many checkpoints to compare with on the same texts, pair by pair, such as the forward twins.
     over_training: bool = False  # Measure the numbered checkpoints of the run too (--keep-every), and draw the figures over its tokens.
-    out_dir: str = ""  # Folder for report.json, report.md and the pictures; empty: beside the checkpoint.
-    data_dir: str = ""  # Data folder whose held-out documents are used; empty: that of pretraining.
+    out_dir: str = ""  # Folder for the report; empty: beside the first checkpoint, with --against in its folder against_NAME.
+    data_dir: tuple[str, ...] = ()  # Data folders whose held-out documents are used, each by itself; empty: that of pretraining.
     documents: int = 2000  # Held-out documents, evenly spread; 0: all.
     text: tuple[str, ...] = ()  # More texts: files, folders or globs of .parquet .jsonl .csv .tsv (also .gz .zst) .json .txt
     stride: int = 0  # Tokens by which the window moves over a text longer than the context; 0: half the context.
@@ -458,6 +458,12 @@ class EvaluateConfig:
     def check(self) -> None:
         require_positive(self, "max_pairs", "ranked_pairs", "max_new_tokens", "batch_size")
         require_not_negative(self, "documents", "stride", "hellaswag_tasks", "seed")
+        require(all(self.model_path) and bool(self.model_path), "--model-path: name one checkpoint or more")
+        models, others = len(self.model_path), len(tuple(filter(None, self.against)))
+        require(
+            others in (0, models),
+            f"--model-path names {models} and --against {others}: as many of each, compared pair by pair, or no name after --against",
+        )
         require(min(self.candidates, default=0) > 0, f"--candidates {' '.join(map(str, self.candidates))}: one or more numbers above 0")
         _require_encoding(self.encoding)
         require(0 < self.mismatched_share < 1, f"--mismatched-share {self.mismatched_share}: above 0 and below 1")

@@ -183,11 +183,11 @@ BENCHMARK_PRESETS = {
 }
 
 EVALUATE_PRESETS = {
-    name: EvaluateConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt")
+    name: EvaluateConfig(model_path=(f"{preset.out_dir}/best_checkpoint.pt",))
     if name != "demo"
     else EvaluateConfig(
-        model_path=f"{preset.out_dir}/best_checkpoint.pt",
-        against="out/demo/best_checkpoint.pt",
+        model_path=(f"{preset.out_dir}/best_checkpoint.pt",),
+        against=("out/demo/best_checkpoint.pt",),
         documents=300,
         pairs="data/demo-world/pairs_held_out.jsonl",
         candidates=(10, 100),

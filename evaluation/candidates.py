@@ -12,6 +12,7 @@ from evaluation.ranking_metrics import recall, reciprocal_rank
 from evaluation.report import Curve, Section
 
 RECALL_PLACES = (1, 5)
+CHANCE = "chance"  # a row and a curve
 COLUMNS = (*(f"recall@{places}" for places in RECALL_PLACES), "mean reciprocal rank")
 
 Candidate = TypeVar("Candidate", bound=Hashable)
@@ -53,7 +54,7 @@ def draw_candidates(
 
 def add_rows(section: Section, scores: dict[str, Values], sizes: Sequence[int], seed: int) -> dict[str, Curve]:
     """Add the rows of each size, and return the curves of recall@1 over the sizes."""
-    curves: dict[str, Curve] = {**{name: [] for name in scores}, "chance": []}
+    curves: dict[str, Curve] = {**{name: [] for name in scores}, CHANCE: []}
     for size in sizes:
         for name, values in scores.items():
             true, false = values[:, :1], values[:, 1 : size + 1]
@@ -62,6 +63,6 @@ def add_rows(section: Section, scores: dict[str, Values], sizes: Sequence[int], 
             section.rows[f"{size:,} others: {name}"] = (*recalls, mean_estimate(reciprocal_rank(greater, ties), seed))
             curves[name].append((size, recalls[0]))
         chance = [Estimate(min(1.0, places / (size + 1)), format_spec=".1%") for places in RECALL_PLACES]
-        section.rows[f"{size:,} others: chance"] = (*chance, Estimate(float(np.mean(1 / np.arange(1, size + 2)))))
-        curves["chance"].append((size, chance[0]))
+        section.rows[f"{size:,} others: {CHANCE}"] = (*chance, Estimate(float(np.mean(1 / np.arange(1, size + 2)))))
+        curves[CHANCE].append((size, chance[0]))
     return curves

@@ -13,7 +13,7 @@ from formats.checkpoint import Checkpoint
 from formats.document_reader import DocumentReader
 from formats.named_model import load_named_model
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response, pair_fields, pair_from_row
-from formats.shards import SPLITS, Dataset, Split, open_dataset
+from formats.shards import Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
 from formats.utf8 import decode_utf8
 from preprocessing.sources import Position, open_documents
@@ -36,8 +36,10 @@ class HeldOutTexts(NamedTuple):
     """Texts to evaluate, in the order of a reader."""
 
     name: str
+    corpus: str  # the same in short
     texts: list[str]
     notes: list[str]
+    warnings: list[str]
 
 
 class HeldOutPair(NamedTuple):
@@ -68,21 +70,26 @@ class HeldOutPairs(NamedTuple):
     evaluated: list[HeldOutPair]
     pool: list[HeldOutPair]  # whose instructions can be drawn as false candidates; includes the evaluated ones
     training: list[Pair]  # for guesses that need no model
+    source: str
     notes: list[str]
+    warnings: list[str]
 
 
-def read_held_out_documents(config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> HeldOutTexts:
-    """The validation documents of the data folder in the flags, or of the one that the first checkpoint was pretrained on."""
-    dataset = _open(config.data_dir, checkpoints[0], "pretraining")
+def read_held_out_documents(config: EvaluateConfig, checkpoint: Checkpoint) -> list[HeldOutTexts]:
+    """The validation documents of each data folder in the flags, or of the one that the checkpoint was pretrained on."""
+    datasets = [open_data(folder, checkpoint, "pretraining") for folder in tuple(filter(None, config.data_dir)) or ("",)]
+    short = [dataset.folder.resolve().name for dataset in datasets]
+    names = short if len(set(short)) == len(short) else [str(dataset.folder) for dataset in datasets]
+    return [_read_documents(config, dataset, name) for dataset, name in zip(datasets, names, strict=True)]
+
+
+def _read_documents(config: EvaluateConfig, dataset: Dataset, name: str) -> HeldOutTexts:
     tokenizer = Tokenizer.load(dataset.folder)
     documents = DocumentReader(dataset, "val", tokenizer.end_of_text)
     chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
     texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
     notes = [f"{len(chosen):,} of the {len(documents):,} held-out documents of {dataset.folder}."]
-    for checkpoint in checkpoints:
-        if doubt := _doubt(checkpoint, dataset):
-            notes.append(f"{checkpoint.path}: {doubt}, so these documents may have been in its training data.")
-    return HeldOutTexts("held-out documents", texts, notes)
+    return HeldOutTexts(f"held-out documents of {name}", name, texts, notes, [])
 
 
 def read_texts(inputs: tuple[str, ...], encoding: str = UTF8) -> HeldOutTexts:
@@ -107,8 +114,9 @@ def read_texts(inputs: tuple[str, ...], encoding: str = UTF8) -> HeldOutTexts:
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
     lost = len(documents) - len(texts)
-    notes = [f"{len(texts):,} texts; {lost:,} more are empty or not valid UTF-8. They may have been in the training data of a model."]
-    return HeldOutTexts(inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""), texts, notes)
+    notes = [f"{len(texts):,} texts; {lost:,} more are empty or not valid UTF-8."]
+    name = inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
+    return HeldOutTexts(name, name, texts, notes, [])
 
 
 def read_held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldOutPairs:
@@ -121,15 +129,15 @@ def read_held_out_pairs(config: EvaluateConfig, checkpoint: Checkpoint) -> HeldO
     if config.pairs:
         source, pairs = config.pairs, _read_pairs_of_file(config.pairs, config.encoding)
     else:
-        dataset = _open(config.pairs_dir, checkpoint, "tuning")
+        dataset = open_data(config.pairs_dir, checkpoint, "tuning")
         source, pairs = f"{dataset.folder} (its meta.json counts what preprocessing skipped)", _read_pairs(dataset, "val")
     pool, note = _make_pool(pairs, source, max(MIN_POOL_LIMIT, config.max_pairs, 2 * max(config.candidates)), checkpoint)
     evaluated = [pool[index] for index in evenly_spaced(len(pool), config.max_pairs).tolist()]
-    training, training_notes = _read_training_pairs(checkpoint, evaluated)
-    return HeldOutPairs(evaluated, pool, training, [note, *training_notes])
+    training, notes, warnings = _read_training_pairs(checkpoint, evaluated)
+    return HeldOutPairs(evaluated, pool, training, source.partition(" (")[0], [note, *notes], warnings)
 
 
-def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
+def open_data(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
     """The data folder with this name, or without a name the one that the checkpoint was trained on in this stage."""
     content: Content = "documents" if stage == "pretraining" else "pairs"
     if folder:
@@ -143,21 +151,6 @@ def _open(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
         raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error
     except UserError as error:
         raise NotMeasured(str(error)) from error
-
-
-def _doubt(checkpoint: Checkpoint, dataset: Dataset) -> str:
-    """Why it is uncertain that the checkpoint was not trained on the held-out documents of a data folder."""
-    try:
-        if _sizes(_open("", checkpoint, "pretraining")) == _sizes(dataset):
-            return ""
-    except (NotMeasured, UserError) as error:
-        return f"cannot read the data folder that it was trained on ({error})"
-    return f"it was trained on a data folder with other documents than {dataset.folder}"
-
-
-def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
-    """Documents and bytes of text in each shard: equal for twins that differ only in word order."""
-    return [(shard.documents, shard.bytes) for split in SPLITS for shard in dataset.shards(split)]
 
 
 def _make_pool(pairs: list[Pair], source: str, limit: int, checkpoint: Checkpoint) -> tuple[list[HeldOutPair], str]:
@@ -189,19 +182,20 @@ def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tu
     return Example(ids, len(prompt_format.prompt(response.ids))), "responses cut" if response.is_cut else ""
 
 
-def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair]) -> tuple[list[Pair], list[str]]:
-    """Pairs that the checkpoint was tuned on, if they can be read, and notes on how many evaluated pairs are among them."""
+def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair]) -> tuple[list[Pair], list[str], list[str]]:
+    """Pairs that the checkpoint was tuned on, if they can be read; then a note, or a warning, on evaluated pairs among them."""
     try:
-        dataset = _open("", checkpoint, "tuning")
+        dataset = open_data("", checkpoint, "tuning")
         training = _read_pairs(dataset, "train", MAX_TRAINING_PAIRS)
     except (NotMeasured, UserError) as error:
-        return [], [f"No training pairs to compare with, so the evaluated pairs may be among them: {error}"]
+        return [], [], [f"No training pairs to compare with, so the evaluated pairs may be among them: {error}"]
     known = {_compared(pair) for pair in training}
     seen = sum(_compared(one.pair) in known for one in evaluated)
-    notes = [f"{seen:,} of the evaluated pairs are among the {len(training):,} training pairs that were read."]
+    found = [f"{seen:,} of the evaluated pairs are among the {len(training):,} training pairs that were read."]
+    notes, warnings = ([], found) if seen else (found, [])
     if dataset.fingerprint not in str(checkpoint.must_match.get("the pairs", "")):
-        notes.append(f"{dataset.folder} may have changed since the model was tuned on it.")
-    return training, notes
+        warnings.append(f"{dataset.folder} may have changed since the model was tuned on it.")
+    return training, notes, warnings
 
 
 def _compared(pair: Pair) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from config import Order, SourceConfig, TrainConfig
 from evaluation.bootstrap import Values, mean_estimate
-from evaluation.evaluated_model import EvaluatedModel
+from evaluation.evaluated_model import EvaluatedModel, twins
 from evaluation.logprobs import grouped
 from evaluation.report import Section, with_progress
 from formats.batches import evenly_spaced
@@ -171,19 +171,19 @@ def _choose(model: EvaluatedModel, tasks: Sequence[HellaSwagTask]) -> Iterator[C
 
 def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwagTask], seed: int) -> Section:
     """How often each model chooses the true ending. A control: a backwards model cannot be asked as in published results."""
-    section = Section("HellaSwag, a control", [model.name for model in models])
+    pairs = twins(models)
+    differences = [f"difference {number}" for number in range(1, len(pairs) + 1)] if len(pairs) > 1 else ["difference"] * len(pairs)
+    section = Section("HellaSwag, a control", [*(model.name for model in models), *differences], models_in="columns")
     choices: list[list[ChoiceScores]] = []
     for model in models:
         choices.append(model.ranks.divided(partial(_choose, model), tasks))
         if cut := sum(choice.cut for choice in choices[-1]):
             section.notes.append(f"{model.name}: {cut:,} contexts did not fit and were cut at the side away from the ending.")
-    if len(models) == 2:
-        section.columns = [*section.columns, "difference"]
     for whole, basis in ((False, "by the second part, given the first"), (True, "by the whole text")):
         for per_byte, unit in ((False, "in total"), (True, "a byte")):
             right = [np.array([choice.is_right(whole, per_byte) for choice in of_model], float) for of_model in choices]
-            difference = [mean_estimate(right[0] - right[1], seed, "+.1%")] if len(right) == 2 else []
-            section.rows[f"{basis}, {unit}"] = [*(mean_estimate(values, seed, ".1%") for values in right), *difference]
+            between = [mean_estimate(right[one] - right[other], seed, "+.1%") for one, other in pairs]
+            section.rows[f"{basis}, {unit}"] = [*(mean_estimate(values, seed, ".1%") for values in right), *between]
     error = math.sqrt(CHANCE * (1 - CHANCE) / len(tasks))
     section.notes += [
         f"{len(tasks):,} tasks; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",

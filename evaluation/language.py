@@ -1,56 +1,84 @@
-"""The language sections: how well models predict the same texts, and how far one is behind its twin."""
+"""The language sections: how well models predict the same texts, with the mean and the spread of several seeds."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evaluation.bootstrap import Estimate, Indices, Values, bootstrap, ratio_estimate
+from evaluation.bootstrap import Estimate, Values, bootstrap, ratio_estimate
 from evaluation.evaluated_model import EvaluatedModel
+from evaluation.gaps import Statistic, TextLosses, add_gaps, has_one_tokenizer, mean_of, spread_of
 from evaluation.logprobs import document_logprobs
 from evaluation.report import Curve, Picture, Section, with_progress
 from tokens.reversal import reorder
 
 CURVE_POINTS = 24
-
-
-class TextLosses(NamedTuple):
-    """The losses of a model on texts."""
-
-    losses: list[Values]  # nats of each token, text by text
-    nats: Values  # of each text
-    tokens: Values  # of each text
+CURVE_SHARE = 0.05  # of the texts must reach a position for it to be drawn: the end of a curve would be that of a few texts
+COLUMNS = ("loss, nats a token", "perplexity", "bits per byte")
+JUDGE = "judge its text by its pretrained checkpoint"
 
 
 def measure_language(
     models: Sequence[EvaluatedModel], texts: Sequence[str], name: str, picture: str, stride: int, seed: int
 ) -> tuple[Section, Picture]:
     """The loss of each model on the same texts; for twins, also the gap between them. `picture` is the file of the curves."""
-    section = Section(f"Language: {name}", ("loss, nats a token", "perplexity", "bits per byte"))
+    section = Section(f"Language: {name}", COLUMNS, models_in="rows")
     sizes = np.array([len(text.encode()) for text in texts], float)
-    readings = []
+    readings, notes = [], []
     for model in models:
         step = stride or max(1, model.block_size // 2)
         reading = _read(model, texts, step)
         loss = ratio_estimate(reading.nats, reading.tokens, seed)
         section.rows[model.name] = (loss, _perplexity(loss), ratio_estimate(reading.nats / math.log(2), sizes, seed, ".4f"))
-        section.notes.append(
-            f"{model.name}: {int(reading.tokens.sum()):,} tokens, each counted once, including the end token of each text; "
+        notes.append(
+            f"{model.kind or model.name}: {int(reading.tokens.sum()):,} tokens, each counted once, including the end token of each text; "
             f"the window of {model.block_size} tokens moves by {step}."
         )
         if model.checkpoint.stage == "tuning":
-            section.notes.append(
-                f"{model.name}: tuning on pairs makes a model worse at plain text; judge that by its pretrained checkpoint."
-            )
+            section.remarks[model.name] = JUDGE
         readings.append(reading)
-    if len(models) > 1:
-        _add_gap(section, models, readings, seed)
-    section.notes.append(f"In {picture}, later positions come from the longer texts only.")
-    curves = {model.name: _loss_by_position(reading.losses, seed) for model, reading in zip(models, readings, strict=True)}
+    section.notes += dict.fromkeys(notes)  # seeds have the same one
+    _add_seeds(section, models, readings, sizes, seed)
+    add_gaps(section, models, readings, seed)
+    # Tuning on pairs makes a model worse at plain text, and its curve beside the others would look like a disaster.
+    pretrained = [place for place, model in enumerate(models) if model.checkpoint.stage == "pretraining"]
+    drawn = pretrained or list(range(len(models)))
+    curves = {models[place].name: _loss_by_position(readings[place].losses, seed) for place in drawn}
+    section.notes.append(
+        f"In {picture}, later positions come from the longer texts only, as far as {CURVE_SHARE:.0%} of the texts reach."
+        + _left_out(models, drawn)
+    )
     axis = "position in the text, in the order in which the model reads"
-    return section, Picture(picture, name, axis, "loss, nats a token", curves)
+    title = f"Loss by position in the text{'' if pretrained else ', after tuning on pairs'}: {name}"
+    return section, Picture(picture, title, axis, COLUMNS[0], curves)
+
+
+def _left_out(models: Sequence[EvaluatedModel], drawn: Sequence[int]) -> str:
+    names = [model.name for place, model in enumerate(models) if place not in drawn]
+    return f" Tuned models are left out there: {', '.join(names)}." if names else ""
+
+
+def _add_seeds(section: Section, models: Sequence[EvaluatedModel], readings: Sequence[TextLosses], sizes: Values, seed: int) -> None:
+    """Where several models are of one kind: a row with their mean and one with the standard deviation between them."""
+    for kind in dict.fromkeys(model.kind for model in models if model.kind):
+        places = [place for place, model in enumerate(models) if model.kind == kind]
+        by_token = [_ratio(readings[place].nats, readings[place].tokens) for place in places]
+        by_byte = [_ratio(readings[place].nats / math.log(2), sizes) for place in places]
+        mean, loss = bootstrap(mean_of(by_byte), len(sizes), seed, ".4f"), bootstrap(mean_of(by_token), len(sizes), seed)
+        comparable = has_one_tokenizer([models[place] for place in places])
+        section.rows[f"{kind}: mean of {len(places)}"] = (loss, _perplexity(loss), mean) if comparable else ("", "", mean)
+        spread, deviation = spread_of(by_token, len(sizes), ".3f"), spread_of(by_byte, len(sizes), ".4f")
+        section.rows[f"{kind}: spread of {len(places)}"] = (spread if comparable else "", "", deviation)
+    if any(model.kind for model in models):
+        section.notes.append(
+            "A spread is the standard deviation between models, which is between seeds where only the seed differs. "
+            "Intervals are those of the texts."
+        )
+
+
+def _ratio(numerators: Values, denominators: Values) -> Statistic:
+    return lambda chosen: float(numerators[chosen].sum() / denominators[chosen].sum())
 
 
 def _read(model: EvaluatedModel, texts: Sequence[str], stride: int) -> TextLosses:
@@ -72,33 +100,6 @@ def _perplexity(loss: Estimate) -> Estimate:
     return Estimate(float(np.exp(loss.value)), low, high, loss.examples, ".2f")
 
 
-def _add_gap(section: Section, models: Sequence[EvaluatedModel], readings: Sequence[TextLosses], seed: int) -> None:
-    if len({model.checkpoint.stage for model in models}) > 1:
-        section.notes.append("No gap: one model is tuned, the other is not.")
-        return
-    by_token, by_byte = (bootstrap(gap, len(readings[0].nats), seed, "+.2%") for gap in gaps(*readings))
-    same_tokenizer = len({model.checkpoint.tokenizer.sha256 for model in models}) == 1
-    section.rows["gap"] = (by_token if same_tokenizer else "", "", by_byte)
-    section.notes.append(
-        "The gap is how far the first loss is above the second, on the same texts and the same resamples. Its interval covers the "
-        "choice of texts, not the randomness of training."
-    )
-    if not same_tokenizer:
-        section.notes.append("The tokenizers differ, so only bits per byte can be compared, not the loss per token.")
-
-
-def gaps(one: TextLosses, other: TextLosses) -> tuple[Callable[[Indices], float], Callable[[Indices], float]]:
-    """How far the first loss is above the second, as a share of the second: per token and per byte, for chosen texts."""
-
-    def by_byte(chosen: Indices) -> float:
-        return float(one.nats[chosen].sum() / other.nats[chosen].sum() - 1)  # of the same bytes
-
-    def by_token(chosen: Indices) -> float:
-        return float((by_byte(chosen) + 1) * other.tokens[chosen].sum() / one.tokens[chosen].sum() - 1)
-
-    return by_token, by_byte
-
-
 def _loss_by_position(losses: Sequence[Values], seed: int) -> Curve:
     """The mean loss of tokens in ranges of positions, over the texts that are long enough."""
     longest = max(map(len, losses))
@@ -106,6 +107,8 @@ def _loss_by_position(losses: Sequence[Values], seed: int) -> Curve:
     curve = []
     for low, high in itertools.pairwise(edges):
         parts = [loss[low - 1 : high - 1] for loss in losses if len(loss) >= low]
+        if len(parts) < CURVE_SHARE * len(losses):
+            break
         sums, counts = np.array([[part.sum(), len(part)] for part in parts]).T
         curve.append((float(low + high - 1) / 2, ratio_estimate(sums, counts, seed)))
     return curve

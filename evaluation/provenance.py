@@ -16,6 +16,5 @@ def describe_provenance(config: EvaluateConfig, models: Sequence[EvaluatedModel]
     """The facts beside the settings: command, commit, versions, and the data by hash, that of training and that of the flags."""
     recorded = ((model.name, name, model.checkpoint.must_match) for model in models for name in TRAINED_ON)
     trained_on = {model: must_match[name] for model, name, must_match in recorded if name in must_match}
-    flags = {"--data-dir": config.data_dir, "--pairs-dir": config.pairs_dir}
-    measured_on = {flag: open_dataset(Path(folder), None).fingerprint for flag, folder in flags.items() if folder}
+    measured_on = {folder: open_dataset(Path(folder), None).fingerprint for folder in (*config.data_dir, config.pairs_dir) if folder}
     return {**describe_program(), "data": {**trained_on, **measured_on}}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.bootstrap import Indices, Values
-from evaluation.candidates import COLUMNS, Candidates, add_rows, draw_candidates, make_candidates
+from evaluation.candidates import CHANCE, COLUMNS, Candidates, add_rows, draw_candidates, make_candidates
 from evaluation.held_out import HeldOutPair
 from evaluation.recovery import GAIN, GIVEN, WORDS, Recovery
 from evaluation.report import Picture, Section, with_progress
@@ -42,8 +42,8 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     ]
     if lost := len(recovery.pairs) - len(usable):
         section.notes.append(f"{lost:,} pairs left out: their instructions are longer than about half of the context ({longest} tokens).")
-    title = "how often the true instruction comes first"
-    return section, Picture("report_ranking.png", title, "other instructions", "recall@1", curves, y_range=(0, 1.02))
+    title, axes = "How often the true instruction comes first among others", ("other instructions", "recall@1")
+    return section, Picture("report_ranking.png", title, *axes, curves, y_range=(0, 1.02), baselines=(WORDS, CHANCE))
 
 
 def _score_candidates(

@@ -13,6 +13,7 @@ from config import EvaluateConfig
 from evaluation.answers import measure_answers
 from evaluation.evaluated_model import EvaluatedModel, load_model
 from evaluation.filtering import measure_filtering
+from evaluation.gaps import summarize_gaps
 from evaluation.generated_instructions import measure_generated_instructions
 from evaluation.held_out import HeldOutPairs, HeldOutTexts, NotMeasured, read_held_out_documents, read_held_out_pairs, read_texts
 from evaluation.hellaswag import HellaSwagTask, is_file, measure_hellaswag, read_tasks
@@ -20,9 +21,11 @@ from evaluation.language import measure_language
 from evaluation.provenance import describe_provenance
 from evaluation.ranking import measure_ranking
 from evaluation.recovery import Recovery, measure_instructions
-from evaluation.report import Report, Section
+from evaluation.report import Picture, Section
+from evaluation.report_files import Report
+from evaluation.training_overlap import warn_of_training
 from evaluation.trajectory import measure_trajectory, require_checkpoints
-from formats.checkpoint import numbered_checkpoints
+from formats.checkpoint import BEST, Checkpoint, numbered_checkpoints
 from system.device import choose_dtype, device_name
 from system.errors import BAD_FLAGS, UserError, require
 
@@ -53,6 +56,19 @@ def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], devic
     return facts | describe_provenance(config, models)
 
 
+def default_folder(models: Sequence[EvaluatedModel]) -> Path:
+    """The folder of the first checkpoint, or one in it that names the other models, so that each comparison has its own."""
+    others = "+".join(_short_name(model.checkpoint) for model in models if model.is_other)
+    more = "+".join(_short_name(model.checkpoint) for model in models[1:] if not model.is_other)
+    return models[0].checkpoint.folder / "_".join(filter(None, (more and f"with_{more}", others and f"against_{others}")))
+
+
+def _short_name(checkpoint: Checkpoint) -> str:
+    """The name of the folder, and of the file if it is not the usual one."""
+    name = checkpoint.folder.resolve().name
+    return name if checkpoint.path.name in (BEST, checkpoint.folder.name) else f"{name}-{checkpoint.path.stem}"
+
+
 def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> None:
     """Read all inputs first, so that errors in them come before any work; then measure."""
     inputs = _read_inputs(config, models)
@@ -67,16 +83,23 @@ def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel
     for number, texts in enumerate(inputs.texts):
         picture = f"report_positions{number or ''}.png"
         section, curves = measure_language(models, texts.texts, texts.name, picture, config.stride, config.seed)
+        section.corpus = texts.corpus
         section.notes += texts.notes
+        section.warnings += texts.warnings
         report.add(section, curves)
+    if summary := summarize_gaps(report.sections):
+        report.add(summary)
     if inputs.pairs:
         _add_instructions(report, config, models[0], inputs.pairs)
     if inputs.tasks:
-        report.add(measure_hellaswag(models, inputs.tasks, config.seed))
+        section = measure_hellaswag(models, inputs.tasks, config.seed)
+        section.corpus = config.hellaswag
+        report.add(section)
     for section in inputs.left_out:
         report.add(section)
     if config.over_training:
         section, pictures = measure_trajectory(_models_of_run(config, models[0]), inputs.texts, inputs.pairs, inputs.tasks, config)
+        section.model = models[0].name
         report.add(section, *pictures)
 
 
@@ -101,7 +124,8 @@ def _models_of_run(config: EvaluateConfig, last: EvaluatedModel) -> Iterator[Eva
     """The models of the numbered checkpoints, each loaded when it is needed."""
     for path in numbered_checkpoints(last.checkpoint.folder):
         model = load_model(str(path), last.checkpoint.stage, config, last.scorer.model.cos.device, last.ranks)
-        if model.name != last.name or model.checkpoint.tokenizer.sha256 != last.checkpoint.tokenizer.sha256:
+        kinds = {(each.checkpoint.stage, each.checkpoint.order, each.checkpoint.tokenizer.sha256) for each in (model, last)}
+        if len(kinds) > 1:
             raise UserError(f"{path} is of another run than {last.checkpoint.path}. Move it away, or leave out --over-training")
         yield model
 
@@ -111,12 +135,14 @@ def _read_inputs(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> In
     if config.stride > shortest:
         raise UserError(f"--stride {config.stride}: above the context of {shortest} tokens, so some tokens would be skipped", BAD_FLAGS)
     checkpoints = [model.checkpoint for model in models]
-    texts = [read_texts(config.text, config.encoding)] if config.text else []
-    left_out = []
+    texts, left_out = [], []
     try:
-        texts.insert(0, read_held_out_documents(config, checkpoints))
+        texts += read_held_out_documents(config, checkpoints[0])
     except NotMeasured as reason:
         left_out.append(Section("Language: held-out documents", notes=[f"Left out: {reason}"]))
+    if config.text:
+        texts.append(read_texts(config.text, config.encoding))
+    warn_of_training(texts, checkpoints)
     pairs = None
     try:
         pairs = read_held_out_pairs(config, checkpoints[0])
@@ -143,10 +169,16 @@ def _require_writable(folder: Path) -> None:
 
 def _add_instructions(report: Report, config: EvaluateConfig, model: EvaluatedModel, pairs: HeldOutPairs) -> None:
     recovery = Recovery(model, pairs.evaluated, config.seed)
+
+    def add(section: Section, picture: Picture | None = None) -> None:
+        section.model, section.corpus = model.name, pairs.source
+        report.add(section, picture)
+
     section = measure_instructions(recovery)
     section.notes += pairs.notes
-    report.add(section)
-    report.add(*measure_ranking(recovery, pairs.pool, config.candidates, config.ranked_pairs))
-    report.add(measure_answers(recovery, pairs.pool, config.candidates, config.ranked_pairs))
-    report.add(measure_filtering(recovery, config.mismatched_share))
-    report.add(measure_generated_instructions(recovery, pairs.training, config.max_new_tokens, config.batch_size))
+    section.warnings += pairs.warnings
+    add(section)
+    add(*measure_ranking(recovery, pairs.pool, config.candidates, config.ranked_pairs))
+    add(measure_answers(recovery, pairs.pool, config.candidates, config.ranked_pairs))
+    add(measure_filtering(recovery, config.mismatched_share))
+    add(measure_generated_instructions(recovery, pairs.training, config.max_new_tokens, config.batch_size))

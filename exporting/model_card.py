@@ -180,21 +180,28 @@ def without_folders(text: str, known: Iterable[str] = ()) -> str:
 
 
 def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
-    """The tables and pictures of the report card beside the checkpoint, if it is a report of this very checkpoint."""
+    """The tables and pictures of a report card beside the checkpoint, or of a comparison there, if it is of this very checkpoint."""
     checkpoint = stages[0]
-    try:
-        facts = json.loads((checkpoint.folder / "report.json").read_text(encoding="utf-8"))
-        report = (checkpoint.folder / "report.md").read_text(encoding="utf-8")
-        model = str(next(iter(dict(facts).values()), ""))
-    except (OSError, ValueError, TypeError):
-        return "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
-    if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in model:
-        return "Not measured: the report beside the checkpoint is of another one.\n"
-    for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
-        if (checkpoint.folder / picture).is_file():
-            shutil.copyfile(checkpoint.folder / picture, folder / picture)
-    _, heading, sections = report.partition("\n## ")
+    missing = "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
+    for source in (checkpoint.folder, *sorted(path.parent for path in checkpoint.folder.glob("*/report.json"))):
+        try:
+            facts = dict(json.loads((source / "report.json").read_text(encoding="utf-8")))
+            report = (source / "report.md").read_text(encoding="utf-8")
+        except (OSError, ValueError, TypeError):
+            continue
+        if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
+            missing = "Not measured: the report beside the checkpoint is of another one.\n"
+            continue
+        for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
+            if (source / picture).is_file():
+                shutil.copyfile(source / picture, folder / picture)
+        _, heading, sections = report.partition("\n## ")
+        return without_folders(heading + sections, _known_paths(facts, stages)).replace("\n## ", "\n### ").lstrip()
+    return missing
+
+
+def _known_paths(facts: dict[str, Any], stages: Sequence[Checkpoint]) -> list[str]:
+    """What settings name as a place."""
     settings = [each for each in (facts.get("settings"), *(stage.train_config for stage in stages)) if isinstance(each, dict)]
     values = [value for each in settings for value in each.values()]
-    known = [name for value in values for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
-    return without_folders(heading + sections, known).replace("\n## ", "\n### ").lstrip()
+    return [name for value in values for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]

@@ -138,6 +138,9 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
         (ScoreConfig(pairs="x", output="y", batch_size=0), "--batch-size 0: a number above 0"),
         (ScoreConfig(rerank="x.TXT", output="y"), "--rerank x.TXT: a .txt file has no lists of answers. Use .jsonl"),
         (EvaluateConfig(candidates=(10, 0)), "--candidates 10 0: one or more numbers above 0"),
+        (EvaluateConfig(model_path=()), "--model-path: name one checkpoint or more"),
+        (EvaluateConfig(("a", "b"), ("c",)), "--model-path names 2 and --against 1: as many of each, compared pair by pair"),
+        (EvaluateConfig(("a",), ("b", "c")), "--model-path names 1 and --against 2: as many of each, compared pair by pair"),
         (EvaluateConfig(pairs="x", pairs_dir="y"), "--pairs and --pairs-dir: use only one of them"),
         (BenchmarkConfig(tokens=1), "--tokens 1: 2 or more"),
         (BenchmarkConfig(prompt_tokens=1000), "more than --block-size 1024 together"),
@@ -160,6 +163,14 @@ def test_every_flag_has_help(presets: dict[str, Checked], capsys: pytest.Capture
         if field.name not in ("model", "train") and (field.name, type(config)) != ("max_steps", FinetuneConfig):  # computed from the epochs
             assert f"--{field.name.replace('_', '-')}" in re.split("[ ,]", text)
     assert ("Transformer blocks. (default: 12)" in text) == isinstance(config, TrainConfig | BenchmarkConfig)
+
+
+def test_several_models_may_be_named_to_evaluate() -> None:
+    """Also after a first word that is a checkpoint; --against without a name, or with an empty one, undoes that of the preset."""
+    config = read_flags(EVALUATE_PRESETS, "", ["a.pt", "b.pt", "--against", "c.pt", "d.pt", "--data-dir", "data/x", "data/y"])
+    assert (config.model_path, config.against, config.data_dir) == (("a.pt", "b.pt"), ("c.pt", "d.pt"), ("data/x", "data/y"))
+    for flags in (["--against"], ["--against", ""]):
+        assert not any(read_flags(EVALUATE_PRESETS, "", ["demo", *flags]).against)
 
 
 def test_a_configuration_survives_json() -> None:

@@ -120,7 +120,7 @@ def read_report(folder: Path) -> dict[str, dict[str, dict[str, dict[str, float]]
 
 def test_the_report_card_agrees_with_the_output_of_the_demo(finished_demo: tuple[Path, str]) -> None:
     folder, printed = finished_demo
-    card = read_report(folder / "out" / "demo-instruct")
+    card = read_report(folder / "out" / "demo-instruct" / "against_demo")
     assert "[7/7] its report card" in printed
     assert card["Language"]["pretrained, backward"]["bits per byte"]["value"] < 0.2
     bits = card["Instructions, given a response"]

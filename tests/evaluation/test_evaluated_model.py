@@ -5,13 +5,29 @@ from pathlib import Path
 import torch
 
 from config import EvaluateConfig
-from evaluation.evaluated_model import load_models
+from evaluation.evaluated_model import EvaluatedModel, load_models, twins
+
+
+def load(models: list[Path], against: list[Path]) -> list[EvaluatedModel]:
+    config = EvaluateConfig(model_path=tuple(map(str, models)), against=tuple(map(str, against)))
+    return load_models(config, torch.device("cpu"))
 
 
 def test_two_models_have_different_names(checkpoints: dict[str, Path]) -> None:
     def names(against: Path) -> list[str]:
-        config = EvaluateConfig(model_path=str(checkpoints["tuning"]), against=str(against))
-        return [model.name for model in load_models(config, torch.device("cpu"))]
+        return [model.name for model in load([checkpoints["tuning"]], [against])]
 
     assert names(checkpoints["pretraining"]) == ["tuned, backward", "pretrained, backward"]
     assert names(checkpoints["tuning"]) == ["tuned, backward", "against: tuned, backward"]
+
+
+def test_seeds_are_numbered_and_compared_pair_by_pair(checkpoints: dict[str, Path]) -> None:
+    tuned, pretrained = checkpoints["tuning"], checkpoints["pretraining"]
+    models = load([tuned, tuned, pretrained], [pretrained, tuned, pretrained])
+    assert [model.name for model in models] == [
+        "tuned, backward 1", "tuned, backward 2", "pretrained, backward",
+        "against: pretrained, backward 1", "against: tuned, backward", "against: pretrained, backward 2",
+    ]  # fmt: skip
+    assert [model.kind for model in models][:3] == ["tuned, backward", "tuned, backward", ""]
+    assert twins(models) == [(0, 3), (1, 4), (2, 5)]
+    assert twins(models[:3]) == []

@@ -32,8 +32,10 @@ def test_documents_that_may_have_been_in_training_are_noted(checkpoints: dict[st
     assert result.returncode == 0, result.stderr
     printed = " ".join(result.stdout.split())
     for path in checkpoints.values():
-        assert f"{path}: cannot read the data folder that it was trained on" in printed
-    assert printed.count("so these documents may have been in its training data") == 2
+        assert f"{path}: cannot read the data that it was trained on" in printed
+    assert printed.count("so these texts may have been in its training data") == 2
+    table = printed.index("loss, nats a token")
+    assert printed.rindex("so these texts may have been in its training data") < table
 
 
 def test_a_long_text_is_one_text_and_invalid_utf8_is_counted(tmp_path: Path) -> None:

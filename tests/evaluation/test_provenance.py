@@ -19,9 +19,9 @@ def test_the_data_of_training_and_of_the_flags_is_known_by_hash(bigram_model: Ev
 
     tuned = with_record("tuned", **{"the pairs": "3 (abc)", "--loss-on": "all"})
     models = [tuned, with_record("base", **{"the data": "9 (def)"}), with_record("old")]
-    config = EvaluateConfig(data_dir=str(dataset_folder))
+    config = EvaluateConfig(data_dir=(str(dataset_folder),))
     found = describe_provenance(config, models)["data"]
-    assert found == {"tuned": "3 (abc)", "base": "9 (def)", "--data-dir": open_dataset(dataset_folder).fingerprint}
+    assert found == {"tuned": "3 (abc)", "base": "9 (def)", str(dataset_folder): open_dataset(dataset_folder).fingerprint}
     assert describe_provenance(EvaluateConfig(), models[2:])["data"] == {}
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.bootstrap import Estimate
-from evaluation.report import Picture, Report, Section
+from evaluation.report import Picture, Section
+from evaluation.report_files import Report
 from system.errors import UserError
 from tests.evaluation.conftest import rows_of_report
 
@@ -17,15 +18,28 @@ SECTION = Section(
 
 def test_an_earlier_report_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("earlier", encoding="utf-8")
-    (tmp_path / "report_ranking.png").write_text("earlier", encoding="utf-8")
+    for name in ("report_ranking.png", "report_positions7.svg", "report_of_mine.png"):
+        (tmp_path / name).write_text("earlier", encoding="utf-8")
     report = Report("Title", tmp_path, {"settings": {"documents": 3, "text": ()}})
     report.add(SECTION, Picture("report_positions.png", "t", "x", "y", {"model": [(1.0, Estimate(1.0)), (2.0, Estimate(2.0, 1.5, 2.5))]}))
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == "earlier"
     assert json.loads((tmp_path / "report_unfinished.json").read_text(encoding="utf-8"))["sections"][0]["title"] == "First"
-    assert report.finish() == ["report.json", "report.md", "report_positions.png"]
+    files = ["report.json", "report.md", "report.csv", "report.tex", "report_positions.png", "report_positions.svg"]
+    assert report.finish() == files
     assert rows_of_report(tmp_path)["First"]["row 2"] == {"a | b": {"value": 0.5, "low": 0.25, "high": 1.0, "examples": 3}, "c": "x"}
     assert rows_of_report(tmp_path)["First"]["row | 1"]["a | b"]["value"] is None  # JSON has no nan
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md", "report_positions.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "report_of_mine.png"])
+
+
+def test_the_json_holds_the_curves_that_the_pictures_show(tmp_path: Path) -> None:
+    report = Report("Title", tmp_path, {})
+    report.add(SECTION, Picture("report_ranking.png", "t", "x", "y", {"model": [(1.0, Estimate(1.0)), (2.5, Estimate(2.0, 1.5, 2.5, 9))]}))
+    report.finish()
+    [picture] = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["pictures"]
+    assert (picture["name"], picture["title"], picture["x_label"], picture["y_label"]) == ("report_ranking.png", "t", "x", "y")
+    first, second = picture["curves"]["model"]
+    assert first == {"x": 1.0, "value": 1.0, "low": None, "high": None, "examples": None}
+    assert second == {"x": 2.5, "value": 2.0, "low": 1.5, "high": 2.5, "examples": 9}
 
 
 def test_markdown_has_tables_notes_and_pictures(tmp_path: Path) -> None:
@@ -38,10 +52,13 @@ def test_markdown_has_tables_notes_and_pictures(tmp_path: Path) -> None:
     assert "A note." in lines and "![t](report_positions.png)" in lines
 
 
-def test_a_table_wider_than_the_output_is_printed_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wide = Section("Wide", ["column " * 20, "other " * 20], {"row": (Estimate(1.0), "")})
-    Report("Title", tmp_path, {}).add(wide)
-    assert f"  {'column ' * 20}: 1.000" in capsys.readouterr().out
+def test_warnings_stand_above_the_table_and_remarks_beside_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("Title", tmp_path, {})
+    report.add(Section("T", ["c"], {"row": (Estimate(1.0),)}, ["A note."], ["Seen before."], {"row": "but why"}))
+    report.finish()
+    for text in (capsys.readouterr().out, (tmp_path / "report.md").read_text(encoding="utf-8")):
+        places = [text.index(part) for part in ("Seen before.", "row (but why)", "A note.")]
+        assert places == sorted(places)
 
 
 def test_control_characters_are_escaped_on_screen_and_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

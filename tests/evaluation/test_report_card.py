@@ -1,7 +1,9 @@
 """The report card as a user gets it: what is measured, what is left out and why, and user errors."""
 
+import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
+from config import EvaluateConfig
+from evaluation.evaluated_model import load_models
 from evaluation.recovery import NONE, OTHER, OWN
+from evaluation.report_card import default_folder
 from system.errors import UserError
 from tests.conftest import ROOT, call_script, fails_with, make_pairs, run_script, write_pairs
 from tests.evaluation.conftest import FEW, evaluate_pairs, rows_of_report
@@ -61,7 +67,7 @@ def test_every_section_is_in_the_report(card: Card) -> None:
 
 
 def test_language_rows(card: Card) -> None:
-    rows = rows_of_report(card.folder)["Language: held-out documents"]
+    rows = rows_of_report(card.folder)["Language: held-out documents of small"]
     for name in ("tuned, backward", "pretrained, backward"):  # the same weights under two names
         loss = rows[name]["loss, nats a token"]
         assert loss["low"] < loss["value"] < loss["high"]
@@ -128,12 +134,88 @@ def test_two_processes_write_one_card(card: Card, tmp_path: Path) -> None:
     assert "wrote report.json" in result.stdout
 
 
+def test_the_tables_for_a_paper(card: Card) -> None:
+    lines = list(csv.DictReader((card.folder / "report.csv").read_text(encoding="utf-8").splitlines()))
+    figures = {(line["model"], line["corpus"], line["measure"]): line for line in lines}
+    assert len(figures) == len(lines)  # no two figures have the same names
+    loss = figures["tuned, backward", "small", "Language: loss, nats a token"]
+    cell = rows_of_report(card.folder)["Language: held-out documents of small"]["tuned, backward"]["loss, nats a token"]
+    assert [float(loss[end]) for end in ("value", "low", "high")] == [cell[end] for end in ("value", "low", "high")]
+    pairs = str(card.flags[card.flags.index("--pairs") + 1])
+    assert ("tuned, backward", pairs, "Ranking: 5 others: chance: recall@1") in figures
+    tasks = str(card.flags[card.flags.index("--hellaswag", card.flags.index("--hellaswag") + 1) + 1])
+    assert ("pretrained, backward", tasks, "HellaSwag, a control: by the whole text, in total") in figures
+    tabulars = (card.folder / "report.tex").read_text(encoding="utf-8")
+    assert tabulars.count(r"\begin{tabular}") == tabulars.count(r"\end{tabular}") == 8
+
+
+@pytest.fixture(scope="module")
+def comparison(
+    checkpoints: dict[str, Path], dataset_folder: Path, sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Card:
+    """Two models, each against another one, on two data folders; the report goes where it goes by default."""
+    folder = tmp_path_factory.mktemp("comparison")
+    for name in ("a0", "a1", "b0", "b1"):
+        (folder / name).mkdir()
+        shutil.copy(checkpoints["pretraining"], folder / name / "best_checkpoint.pt")
+    shutil.copytree(dataset_folder, folder / "data" / "prose")
+    shutil.copytree(dataset_folder, folder / "data" / "code")
+    flags = [folder / "a0", folder / "a1", "--against", folder / "b0", folder / "b1", "--hellaswag", sources["tasks"]]
+    flags += ["--data-dir", folder / "data" / "prose", folder / "data" / "code", "--documents", 6]
+    result = call_script("evaluate_xcoax.py", *flags)
+    assert result.returncode == 0, result.stderr
+    return Card(folder / "a0" / "with_a1_against_b0+b1", result.stdout, flags)
+
+
+def test_several_models_and_corpora_are_in_one_card(comparison: Card) -> None:
+    rows = rows_of_report(comparison.folder)
+    corpora = ["held-out documents of prose", "held-out documents of code"]
+    assert list(rows)[:3] == [*(f"Language: {corpus}" for corpus in corpora), "Gaps by corpus"]
+    ours, others = "pretrained, backward", "against: pretrained, backward"
+    assert list(rows[f"Language: {corpora[0]}"]) == [
+        *(f"{kind} {number}" for kind in (ours, others) for number in (1, 2)),
+        *(f"{kind}: {what} of 2" for kind in (ours, others) for what in ("mean", "spread")),
+        "gap 1", "gap 2", "mean gap", "spread of gaps",
+    ]  # fmt: skip
+    assert list(rows["Gaps by corpus"]) == ["prose", "code"]
+    assert rows["Gaps by corpus"]["code"]["bits per byte"] == rows[f"Language: {corpora[1]}"]["mean gap"]["bits per byte"]
+    right = rows["HellaSwag, a control"]["by the whole text, in total"]
+    assert list(right) == [f"{ours} 1", f"{ours} 2", f"{others} 1", f"{others} 2", "difference 1", "difference 2"]
+    assert right["difference 2"]["value"] == 0  # the same weights
+
+
+def test_each_corpus_has_its_picture(comparison: Card) -> None:
+    pictures = json.loads((comparison.folder / "report.json").read_text(encoding="utf-8"))["pictures"]
+    assert [(picture["name"], picture["title"]) for picture in pictures] == [
+        ("report_positions.png", "Loss by position in the text: held-out documents of prose"),
+        ("report_positions1.png", "Loss by position in the text: held-out documents of code"),
+    ]
+    for name in ("report_positions.svg", "report_positions1.svg"):
+        assert "<svg" in (comparison.folder / name).read_text(encoding="utf-8")
+    assert "Loss by position" in (comparison.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_folder_of_a_report_names_the_other_models(checkpoints: dict[str, Path]) -> None:
+    def folder(models: list[Path], against: list[Path]) -> Path:
+        config = EvaluateConfig(model_path=tuple(map(str, models)), against=tuple(map(str, against)))
+        return default_folder(load_models(config, torch.device("cpu")))
+
+    tuned, pretrained = checkpoints["tuning"], checkpoints["pretraining"]
+    numbered = pretrained.with_name("checkpoint_000001.pt")
+    shutil.copy(pretrained, numbered)
+    assert folder([tuned], []) == tuned.parent
+    assert folder([tuned], [pretrained]) == tuned.parent / "against_pretraining"
+    assert folder([tuned], [numbered]) == tuned.parent / "against_pretraining-checkpoint_000001"
+    assert folder([tuned, pretrained], []) == tuned.parent / "with_pretraining"
+    numbered.unlink()
+
+
 def test_a_pretrained_model_gets_only_language_sections(checkpoints: dict[str, Path], dataset_folder: Path, tmp_path: Path) -> None:
     path = checkpoints["pretraining"]
     flags = ["--model-path", path, "--data-dir", dataset_folder, "--documents", 5, "--hellaswag", "", "--out-dir", tmp_path]
     result = call_script("evaluate_xcoax.py", *flags)
     assert result.returncode == 0, result.stderr
-    assert [title for title, rows in rows_of_report(tmp_path).items() if rows] == ["Language: held-out documents"]
+    assert [title for title, rows in rows_of_report(tmp_path).items() if rows] == ["Language: held-out documents of small"]
     assert f"Left out: {path} is pretrained but not tuned" in " ".join(result.stdout.split())
     assert "5 of the " in result.stdout
 

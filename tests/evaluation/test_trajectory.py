@@ -20,8 +20,9 @@ def test_each_numbered_checkpoint_is_a_row(dataset_folder: Path, tmp_path: Path)
     rows = report["Over training"]
     assert list(rows) == ["step 4", "step 8"]
     assert rows["step 4"]["training tokens"] == f"{4 * 4 * 64:,}"
-    bits = [row["held-out documents, bits per byte"]["value"] for row in rows.values()]
-    assert bits[0] > bits[1] == report["Language: held-out documents"]["pretrained, backward"]["bits per byte"]["value"]
+    name = f"held-out documents of {dataset_folder.name}"
+    bits = [row[f"{name}, bits per byte"]["value"] for row in rows.values()]
+    assert bits[0] > bits[1] == report[f"Language: {name}"]["pretrained, backward"]["bits per byte"]["value"]
     assert (out / "report_training_bits.png").read_bytes().startswith(b"\x89PNG")
     assert not (out / "report_training_shares.png").exists()
 

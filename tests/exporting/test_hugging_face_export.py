@@ -144,6 +144,21 @@ def test_the_card_has_results_of_this_checkpoint_only(checkpoint: Path, tmp_path
         assert (tmp_path / "hf" / "report_ranking.png").is_file() == shown or not shown
 
 
+def test_the_card_has_the_results_of_a_comparison(checkpoint: Path, tmp_path: Path) -> None:
+    """They are in a folder of their own; those of another step are passed over."""
+    path = tmp_path / "best_checkpoint.pt"
+    path.write_bytes(checkpoint.read_bytes())
+    for name, tokens in (("against_a", 99), ("against_b", 1234)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps({"tuned": f"best_checkpoint.pt, step 7, {tokens:,} tokens seen"}))
+        (tmp_path / name / "report.md").write_text(f"# The card\n\n## Language {name}\n\n![x](report_positions.png)\n")
+        (tmp_path / name / "report_positions.png").write_bytes(name.encode())
+    assert export(path, tmp_path / "hf", "--no-verify").returncode == 0
+    card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+    assert "### Language against_b" in card and "against_a" not in card
+    assert (tmp_path / "hf" / "report_positions.png").read_bytes() == b"against_b"
+
+
 def test_force_replaces_an_earlier_export_and_nothing_else(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(exported, tmp_path / "hf")
     (folder / "notes.txt").write_text("mine")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.document_reader import DocumentReader
+from formats.document_reader import DocumentReader, scan_documents
 from formats.shards import Dataset, ShardWriter
 from system.errors import UserError
 
@@ -35,6 +35,20 @@ def test_documents_come_back_whole(tmp_path_factory: pytest.TempPathFactory, tex
     with mock.patch("formats.document_reader.SCANNED_IDS", scanned):
         documents = DocumentReader(write_dataset(tmp_path_factory.mktemp("data"), written), "train", BOUNDARY)
     assert [documents.read(index).tolist() for index in range(len(documents))] == written
+
+
+@given(
+    texts=st.lists(st.lists(st.integers(3, 99), max_size=8), min_size=1, max_size=20),
+    lengths=st.sets(st.integers(0, 8)),
+    scanned=st.integers(1, 9),
+)
+def test_a_scan_finds_the_documents_of_some_lengths(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[list[int]], lengths: set[int], scanned: int
+) -> None:
+    dataset = write_dataset(tmp_path_factory.mktemp("data"), [[BOUNDARY, *text] for text in texts])
+    with mock.patch("formats.document_reader.SCANNED_IDS", scanned):
+        found = [ids.tolist() for ids in scan_documents(dataset.stream("train"), BOUNDARY, lengths)]
+    assert found == [text for text in texts if len(text) in lengths]
 
 
 @pytest.mark.parametrize(

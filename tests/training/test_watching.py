@@ -69,7 +69,7 @@ def test_hellaswag_while_training_is_that_of_the_report_card(watched: Run, tasks
     rows = [row for row in read_metrics(watched.folder) if "hellaswag" in row]
     assert [row["step"] for row in rows] == [0, 5, 10]
     assert f"HellaSwag {rows[-1]['hellaswag']:.1%}" in watched.printed
-    models = load_models(EvaluateConfig(str(watched.folder / "last_checkpoint.pt"), dtype="float32"), torch.device("cpu"))
+    models = load_models(EvaluateConfig((str(watched.folder / "last_checkpoint.pt"),), dtype="float32"), torch.device("cpu"))
     section = measure_hellaswag(models, read_tasks(tasks, 0), 0)
     [cell] = section.rows["by the second part, given the first, a byte"]
     assert not isinstance(cell, str)

@@ -1,0 +1,64 @@
+"""Which evaluated texts a model has seen in training: found by their ids in the shards that it was trained on."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.held_out import HeldOutTexts, NotMeasured, open_data
+from formats.checkpoint import Checkpoint
+from formats.document_reader import scan_documents
+from formats.named_model import load_named_model
+from formats.shards import Dataset
+from formats.token_stream import ID_DTYPE
+from system.errors import UserError
+from tokens.reversal import reorder
+from tokens.tokenizer import Tokenizer
+
+UNKNOWN = "so these texts may have been in its training data"
+
+
+def warn_of_training(groups: Sequence[HeldOutTexts], checkpoints: Sequence[Checkpoint]) -> None:
+    """Add a warning to each group of texts for each model that saw some of them, or of which that cannot be known."""
+    texts = {text for group in groups for text in group.texts}
+    found: dict[Path, set[str]] = {}  # by data folder, since the seeds of a model share one
+    for checkpoint in checkpoints:
+        try:
+            seen: set[str] = set()
+            for dataset in _trained_on(checkpoint):
+                if dataset.folder not in found:
+                    found[dataset.folder] = find_seen(dataset, texts)
+                seen |= found[dataset.folder]
+        except (NotMeasured, UserError) as reason:
+            for group in groups:
+                group.warnings.append(f"{checkpoint.path}: cannot read the data that it was trained on ({reason}), {UNKNOWN}.")
+            continue
+        for group in groups:
+            if count := sum(text in seen for text in group.texts):
+                group.warnings.append(f"{checkpoint.path} was trained on {count:,} of these {len(group.texts):,} texts.")
+
+
+def _trained_on(checkpoint: Checkpoint) -> Iterator[Dataset]:
+    """The data folder of pretraining, and those of the models that it began with."""
+    if checkpoint.stage == "tuning" and "model_path" in checkpoint.train_config:
+        checkpoint = load_named_model(checkpoint.train_config["model_path"])
+    dataset = open_data("", checkpoint, "pretraining")
+    recorded = str(checkpoint.must_match.get("the data", dataset.fingerprint))
+    if dataset.fingerprint not in recorded:
+        raise NotMeasured(f"{dataset.folder} has changed since then")
+    yield dataset
+    if first := checkpoint.train_config.get("init_from"):
+        yield from _trained_on(load_named_model(first))
+
+
+def find_seen(dataset: Dataset, texts: set[str]) -> set[str]:
+    """Those of the texts that are documents of the training split, whatever the tokenizer and the word order of its shards.
+
+    The texts are encoded as the shards were, and compared with each document there: a tokenizer gives a text the same ids each time. The
+    evaluated texts are few, so memory does not grow with the shards.
+    """
+    tokenizer = Tokenizer.load(dataset.folder)
+    ids_of = {text: np.array(tokenizer.encode(reorder(text, dataset.order)), ID_DTYPE) for text in texts}
+    text_of = {ids.tobytes(): text for text, ids in ids_of.items()}
+    documents = scan_documents(dataset.stream("train"), tokenizer.end_of_text, {len(ids) for ids in ids_of.values()})
+    return {text_of[found] for ids in documents if (found := ids.tobytes()) in text_of}
