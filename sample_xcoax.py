@@ -23,7 +23,8 @@ GREETING = "Type an ending and press Enter: it writes what led there. `help` sho
 
 def main() -> None:
     config = read_flags(SAMPLE_PRESETS, __doc__)
-    tell_at_once(f"reading {config.model_path}")
+    if config.format == "text":
+        tell_at_once(f"reading {config.model_path}")
     from sampling.ending_files import texts_job  # these import torch, which takes seconds
     from sampling.file_jobs import run_file_job
     from sampling.generation import EndingPrompter

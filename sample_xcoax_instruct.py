@@ -20,7 +20,8 @@ GREETING = "Type a response and press Enter: it writes the instruction. `help` s
 
 def main() -> None:
     config = read_flags(SAMPLE_INSTRUCT_PRESETS, __doc__)
-    tell_at_once(f"reading {config.model_path}")
+    if config.format == "text":
+        tell_at_once(f"reading {config.model_path}")
     from sampling.file_jobs import run_file_job  # these import torch, which takes seconds
     from sampling.generation import ResponsePrompter
     from sampling.loading import MAX_SEQUENCES, load_engine, require_tuned

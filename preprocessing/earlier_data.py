@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from config import Content, InstructConfig, SourceConfig
 from formats.shards import MAKERS, Dataset, open_dataset
+from preprocessing.journal import OPTIONAL
 from system.errors import BAD_FLAGS, UserError
 from system.recorded_settings import describe_likeness, with_recorded
 
@@ -39,7 +40,8 @@ def like_data(preset: Config, folder: Path, given: Set[str]) -> Config:
     else:
         settings["input"] = []
     hub = {"dataset", "subset", "split"} - settings.keys()
-    return with_recorded(preset, {**settings, "tokenizer": str(folder)}, folder / "meta.json", {*FREE, *hub})
+    optional = {name: value for name, value in OPTIONAL.items() if hasattr(preset, name)}  # recorded only where they were used
+    return with_recorded(preset, {**optional, **settings, "tokenizer": str(folder)}, folder / "meta.json", {*FREE, *hub})
 
 
 def recorded_revision(config: SourceConfig) -> str:

@@ -1,6 +1,7 @@
 """What a run reports: log lines beside a progress bar, and metrics.jsonl."""
 
 import contextlib
+import math
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ class RunLog:
         self._context = contextlib.ExitStack()
         self._progress: tqdm[Any] | None = None
         self._metrics: MetricsLog | None = None
+        self._loss_at_start = math.inf
 
     def open(self, step: int, tokens: int, seconds: float, flops_per_token: float, peak_flops: float | None) -> "RunLog":
         """Begin to report from this step on; use the result as a context."""
@@ -84,7 +86,11 @@ class RunLog:
         line += "".join(f", {name} {share:.1%}" for name, share in figures.items())
         values |= {name.lower(): share for name, share in figures.items()}
         self._add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
+        if step == 0:
+            self._loss_at_start = loss.nats_per_token
         line += ", the best so far" if is_best else ""
+        if is_best and loss.nats_per_token > self._loss_at_start:  # of a model that was trained before
+            line += f" since the start, which had {self._loss_at_start:.4f}"
         return "\n".join([line, *("    | " + text for text in sample.splitlines())])
 
     def _add(self, step: int, **values: float | str) -> None:

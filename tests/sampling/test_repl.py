@@ -228,7 +228,7 @@ def test_there_is_no_echo_while_a_text_is_generated(tmp_path: Path, monkeypatch:
 
 def test_a_session_goes_on_from_what_was_written(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 6, "--num-samples", 2, "--seed", 5]
-    with terminal("sample_xcoax.py", *flags, state=tmp_path, columns=100) as child:
+    with terminal("sample_xcoax.py", *flags, state=tmp_path, columns=200) as child:
         child.expect_exact("Prompt: ")
         assert "nothing has been written yet" in answer(child, "/more", "Prompt")
         first = answer(child, "the cat sleeps", "Prompt")

@@ -165,7 +165,7 @@ def test_bad_rows_fail_the_run_at_its_end_and_a_table_without_answers_at_once(ch
     assert ["error" in row for row in rows_of(tmp_path / "b.jsonl")] == [False, True, True]
     pyarrow.parquet.write_table(pa.table({"instruction": ["x"], "response": ["y"]}), tmp_path / "c.parquet")
     result = call_script(*score_command(checkpoints, "--rerank", tmp_path / "c.parquet", tmp_path / "d.jsonl"))
-    fails_with(result, 2, "c.parquet has the fields instruction, response. It needs instruction or prompt, and answers")
+    fails_with(result, 2, "c.parquet has the fields instruction, response. It needs instruction or prompt or question, and answers")
 
 
 def test_many_rows_are_scored_together_and_a_long_list_needs_no_second_pass(parts: Parts) -> None:

@@ -1,5 +1,6 @@
 """--init-from: a run starts from another model's weights, keeps its shape and its tokenizer, and resumes like any run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,11 @@ def test_a_run_begins_with_the_loss_of_the_model(pretrained: Run, base: Path, da
         losses.append([row["val_loss"] for row in read_metrics(tmp_path / str(number)) if "val_loss" in row])
     assert losses[0][0] == pytest.approx(load_checkpoint(base).val_loss, abs=1e-5)
     assert losses[0] == losses[1]  # the exported folder is the same start
+
+
+def test_a_run_that_makes_the_model_worse_says_so(base: Path, dataset_folder: Path, tmp_path: Path) -> None:
+    result = start(base, dataset_folder, tmp_path / "out", "--lr", 0.5)
+    assert re.search(r"the best so far since the start, which had \d\.\d{4}\n", result.stdout), result.stdout
 
 
 def test_a_longer_context_is_possible_and_another_shape_is_not(base: Path, other_data: Path, tmp_path: Path) -> None:
