@@ -292,7 +292,7 @@ class SamplerConfig(InferenceConfig):
     seed: int | None = None  # The same seed gives the same text; without one every text differs.
     raw: bool = False  # Show the text in the word order of the model.
     pace: float = 0.0  # Words a second that appear on a terminal; 0: as fast as they are generated.
-    picture: str = ""  # SVG file to write: the text of --prompt or --response, its words colored by their surprise.
+    picture: str = ""  # SVG file to write: the text for --prompt or --response, its words colored by their surprise.
     format: Literal["text", "jsonl"] = "text"  # jsonl: for one text or a pipe, a JSON object on a line for each generated text.
     input: str = ""  # File of rows or lines to generate for, instead: .jsonl .csv .tsv (also .gz .zst) .json .parquet .txt
     output: str = ""  # Output file for --input: .jsonl[.gz|.zst] or .parquet
@@ -313,6 +313,8 @@ class SamplerConfig(InferenceConfig):
         _require_encoding(self.encoding)
         require(bool(self.output) or not self.input, "name the file to write with --output")
         require(self.format == "text" or not self.input, "--format jsonl: not with --input; the ending of --output is the format")
+        unused = next((f"--{name}" for name in ("raw", "pace", "picture") if self.input and getattr(self, name)), "")
+        require(not unused, f"{unused}: not with --input")
         require(bool(self.input) or not self.output, "--output needs --input; for one text or a pipe, use --format jsonl > FILE")
 
 
@@ -325,6 +327,7 @@ class SampleConfig(SamplerConfig):
 
     def check(self) -> None:
         require(not (self.prompt and self.input), "--prompt and --input: use only one of them")
+        require(bool(self.prompt) or not self.picture, f"--picture {self.picture}: needs the text of --prompt; at the prompt type /picture")
         super().check()
 
 
@@ -341,6 +344,7 @@ class SampleInstructConfig(SamplerConfig):
         flags = ["--pairs", self.score, "--output", self.output or "scored.jsonl", "--model-path", self.model_path]
         require(not self.score, f"--score is a script of its own now: python score_xcoax.py {shlex.join(flags)}")
         require(not (self.response and self.input), "--response and --input: use only one of them")
+        require(bool(self.response) or not self.picture, f"--picture {self.picture}: needs --response; at the prompt type /picture")
         require(bool(self.input) or not self.with_scores, "--with-scores: only with --input")
         super().check()
 

@@ -87,6 +87,7 @@ def has_one_tokenizer(models: Sequence[EvaluatedModel]) -> bool:
 
 def summarize_gaps(sections: Sequence[Section]) -> Section | None:
     """The gaps of several corpora in one table: the mean gap of several pairs, and their spread; None if there is nothing to compare."""
+    sections = list({section.corpus: section for section in sections}.values())
     rows = {section.corpus: section.rows.get(MEAN_GAP) or section.rows.get(GAP) for section in sections}
     spreads = [section.rows.get(SPREAD) for section in sections]
     if len(rows) < 2 or not all(rows.values()):

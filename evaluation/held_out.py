@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from config import Content, EvaluateConfig, PreprocessConfig, Stage
+from formats.ancestry import began_with
 from formats.batches import evenly_spaced
 from formats.checkpoint import Checkpoint
 from formats.document_reader import DocumentReader
-from formats.named_model import load_named_model
 from formats.pairs import COMPARED_CHARACTERS, Pair, normalize_response, pair_fields, pair_from_row
 from formats.shards import Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
@@ -145,7 +145,8 @@ def open_data(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
     settings = checkpoint.train_config
     try:
         if stage == "pretraining" and checkpoint.stage == "tuning":
-            settings = load_named_model(settings["model_path"]).train_config
+            earlier = began_with(checkpoint)
+            settings = earlier.train_config if earlier else {}
         return open_dataset(Path(settings["data_dir"]), content)
     except (KeyError, TypeError) as error:
         raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.held_out import HeldOutTexts, NotMeasured, open_data
+from formats.ancestry import MOST_STAGES, began_with
 from formats.checkpoint import Checkpoint
 from formats.document_reader import scan_documents
-from formats.named_model import load_named_model
 from formats.shards import Dataset
 from formats.token_stream import ID_DTYPE
 from system.errors import UserError
@@ -40,15 +40,21 @@ def warn_of_training(groups: Sequence[HeldOutTexts], checkpoints: Sequence[Check
 
 def _trained_on(checkpoint: Checkpoint) -> Iterator[Dataset]:
     """The data folder of pretraining, and those of the models that it began with."""
-    if checkpoint.stage == "tuning" and "model_path" in checkpoint.train_config:
-        checkpoint = load_named_model(checkpoint.train_config["model_path"])
-    dataset = open_data("", checkpoint, "pretraining")
-    recorded = str(checkpoint.must_match.get("the data", dataset.fingerprint))
-    if dataset.fingerprint not in recorded:
-        raise NotMeasured(f"{dataset.folder} has changed since then")
-    yield dataset
-    if first := checkpoint.train_config.get("init_from"):
-        yield from _trained_on(load_named_model(first))
+    stage: Checkpoint | None = checkpoint
+    for _ in range(MOST_STAGES):
+        if stage is None:
+            return
+        if stage.stage == "pretraining":
+            dataset = open_data("", stage, "pretraining")
+            recorded = str(stage.must_match.get("the data", dataset.fingerprint))
+            if dataset.fingerprint not in recorded:
+                raise NotMeasured(f"{dataset.folder} has changed since then")
+            if stage.train_config.get("new_data"):
+                raise NotMeasured("its data was replaced while it was trained (--new-data)")
+            yield dataset
+        elif not stage.train_config.get("model_path"):
+            raise NotMeasured("it does not say what it was tuned from")
+        stage = began_with(stage)
 
 
 def find_seen(dataset: Dataset, texts: set[str]) -> set[str]:

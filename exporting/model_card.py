@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import ModelConfig
+from config import PATHS, EvaluateConfig, ModelConfig
+from formats.ancestry import stages_of
 from formats.checkpoint import Checkpoint
-from formats.hub_models import is_on_hub
 from formats.hugging_face import ARCHITECTURES
-from formats.named_model import load_named_model
-from system.errors import UserError
 
 LOADING = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,7 +32,8 @@ WHAT_IT_DOES = {
 FACTS = "library_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n"
 RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
 SHOWN_FILES = 3
-MAX_STAGES = 3  # before the last one
+PLACES = (*PATHS, "pairs_dir", "text", "pairs", "against")
+HELLASWAG = EvaluateConfig.hellaswag  # a data set on the hub
 ANY_PATH = r"(?:/[^/\s|`\"'<>]+){2,}"  # of an absolute path two names or more
 LIMITS = """\
 - A small model: fluent is not the same as true. Nothing it writes is a fact, and it was not trained to be safe or polite.
@@ -58,7 +57,7 @@ CITATION = """\
 
 def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None:
     """Write README.md, and copy the pictures that it shows."""
-    stages = _stages(checkpoint)
+    stages = stages_of(checkpoint)
     is_backward = checkpoint.order == "backward"
     name = "BackChat" if checkpoint.stage == "tuning" else "BackGPT"
     kind = "the text is backwards" if is_backward else "the forward twin"
@@ -121,27 +120,6 @@ def _describe_model(checkpoint: Checkpoint) -> str:
     )
 
 
-def _stages(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """The checkpoint and what its trainings began with, as far as that is still where it was."""
-    stages = [checkpoint]
-    while len(stages) <= MAX_STAGES and (earlier := _began_with(stages[-1])):
-        stages.append(earlier)
-    return stages
-
-
-def _began_with(checkpoint: Checkpoint) -> Checkpoint | None:
-    """The model that a training began with."""
-    flag, recorded = ("model_path", "the pretrained checkpoint") if checkpoint.stage == "tuning" else ("init_from", "the first weights")
-    name = checkpoint.train_config.get(flag)
-    if not isinstance(name, str) or not name or is_on_hub(name):
-        return None
-    try:
-        earlier = load_named_model(name)
-    except UserError:
-        return None
-    return earlier if earlier.fingerprint == checkpoint.must_match.get(recorded) else None
-
-
 def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
     """A paragraph for each stage that is known, the last one first."""
     for stage in stages:
@@ -170,12 +148,12 @@ def _describe_data(settings: dict[str, Any]) -> str:
     if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
         return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
     dataset = str(made_from.get("dataset", folder.name))
-    return f"{without_folders(dataset, [dataset])} {made_from.get('subset', '')}".strip()
+    return f"{without_folders(dataset, [dataset] if dataset.startswith('/') else [])} {made_from.get('subset', '')}".strip()
 
 
 def without_folders(text: str, known: Iterable[str] = ()) -> str:
     """The text with the last name of each absolute path instead of the path, which only this machine has. A known path may have spaces."""
-    paths = [re.escape(path) for path in sorted(known, key=len, reverse=True) if path.startswith("/")]
+    paths = [re.escape(path) for path in sorted(known, key=len, reverse=True)]
     return re.sub(rf"(?<![\w.:/<~-])(?:{'|'.join([*paths, ANY_PATH])})", lambda found: Path(found[0]).name, text)
 
 
@@ -201,7 +179,8 @@ def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
 
 
 def _known_paths(facts: dict[str, Any], stages: Sequence[Checkpoint]) -> list[str]:
-    """What settings name as a place."""
+    """What settings name as a place of this machine."""
     settings = [each for each in (facts.get("settings"), *(stage.train_config for stage in stages)) if isinstance(each, dict)]
-    values = [value for each in settings for value in each.values()]
-    return [name for value in values for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    values = [each[name] for each in settings for name in PLACES if name in each]
+    named = [name for value in values for name in (value if isinstance(value, list | tuple) else [value]) if isinstance(name, str)]
+    return [name for name in named if "/" in name and "://" not in name and name != HELLASWAG]

@@ -88,7 +88,7 @@ def pair_from_row(row: Mapping[str, object] | None, generated: bool = True, name
     if row is None:
         return _unusable("not text")
     # Merged tables have every field, with null in those that a row does not use.
-    instruction, response, given = (_first(row, names) for names in (named.instructions, named.responses, named.inputs))
+    instruction, response, given = (first_filled(row, names) for names in (named.instructions, named.responses, named.inputs))
     if response is None and not named.response and isinstance(row.get(CHOSEN), str):
         response = row[CHOSEN]
     if generated and row.get(GENERATED) and not named.instruction:
@@ -121,7 +121,7 @@ def pairs_with_answers(row: Mapping[str, object]) -> list[Pair]:
 
 def response_from_row(row: Mapping[str, object]) -> object:
     """The response in a row to find an instruction for: a response, a text, or the last answer of an assistant."""
-    found = _first(row, RESPONSE_FIELDS)
+    found = first_filled(row, RESPONSE_FIELDS)
     if found is None and isinstance(row.get(CHOSEN), str):
         found = row[CHOSEN]
     if found is None and (exchange := _exchange_in(row)):
@@ -143,7 +143,7 @@ def _unusable(trouble: str) -> Pair:
     return Pair("", "", trouble)
 
 
-def _first(row: Mapping[str, object], names: tuple[str, ...]) -> object:
+def first_filled(row: Mapping[str, object], names: tuple[str, ...]) -> object:
     """The first of these fields that is not empty; if all are, an empty one."""
     there = [row[name] for name in names if row.get(name) is not None]
     return next((value for value in there if value != ""), there[0] if there else None)
@@ -154,7 +154,7 @@ def _exchange_in(row: Mapping[str, object]) -> tuple[object, object] | None:
     for name in CHATS:
         if exchange := _last_exchange(row.get(name)):
             return exchange
-    chosen, prompt = row.get(CHOSEN), _first(row, INSTRUCTIONS)
+    chosen, prompt = row.get(CHOSEN), first_filled(row, INSTRUCTIONS)
     if not isinstance(chosen, list):
         return None
     return _last_exchange([*(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]), *chosen])

@@ -36,7 +36,7 @@ class Utf8Rows:
 
     def add(self, row: bytes, valid: bool | None = None, continues: bool = False) -> None:
         """Look at the next row, or at a further part of one; `valid` if that is known."""
-        if not row.strip():
+        if not row or row.isspace():
             return
         was_valid = self._is_valid if continues else True
         self._is_valid = was_valid and (decode_utf8(row) is not None if valid is None else valid)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from config import Content, InstructConfig, SourceConfig
 from formats.shards import MAKERS, Dataset, open_dataset
-from preprocessing.journal import OPTIONAL
+from preprocessing.journal import ADDED
 from system.errors import BAD_FLAGS, UserError
 from system.recorded_settings import describe_likeness, with_recorded
 
@@ -40,7 +40,8 @@ def like_data(preset: Config, folder: Path, given: Set[str]) -> Config:
     else:
         settings["input"] = []
     hub = {"dataset", "subset", "split"} - settings.keys()
-    optional = {name: value for name, value in OPTIONAL.items() if hasattr(preset, name)}  # recorded only where they were used
+    # What an earlier version did, and what is recorded only where it was used.
+    optional = {name: value for name, value in ADDED.items() if hasattr(preset, name)}
     return with_recorded(preset, {**optional, **settings, "tokenizer": str(folder)}, folder / "meta.json", {*FREE, *hub})
 
 
@@ -58,8 +59,8 @@ def likeness(config: SourceConfig, settings: dict[str, Any]) -> list[str]:
     if not config.like:
         return []
     meta = _open(Path(config.like)).meta
-    was = {**meta["settings"], "tokenizer": meta["tokenizer_sha256"]}
-    return [describe_likeness(config.like, was, settings)]
+    was = {**ADDED, **meta["settings"], "tokenizer": meta["tokenizer_sha256"]}
+    return [describe_likeness(config.like, was, {**ADDED, **settings})]
 
 
 def _open(folder: Path) -> Dataset:

@@ -1,6 +1,7 @@
 """Texts for the rows of a file of endings."""
 
 from config import SampleConfig
+from formats.pairs import first_filled
 from formats.rows import Row
 from sampling.engine import Engine
 from sampling.file_jobs import Job
@@ -18,7 +19,7 @@ def texts_job(config: SampleConfig, engine: Engine, prompter: EndingPrompter) ->
 
 
 def _ending_from_row(row: Row) -> object:
-    return next((row[name] for name in ENDING_FIELDS if row.get(name) is not None), None)
+    return first_filled(row, ENDING_FIELDS)
 
 
 def _ending_fields(fields: list[str]) -> list[str]:

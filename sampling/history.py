@@ -28,15 +28,16 @@ class History:
         count = self.readline.get_current_history_length()
         entries = [self.readline.get_history_item(number) or "" for number in range(max(1, count - MAX_ENTRIES + 1), count + 1)]
         with contextlib.suppress(OSError), atomic_write(self.path) as file:  # the prompt also works where the file cannot be written
-            file.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode("utf-8", "replace"))
+            file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
     def load(self) -> None:
         """Read the file. A line that is no JSON string was written by an earlier version, and is an entry as it stands."""
         if self.readline is None or not self.path.is_file():
             return
         with contextlib.suppress(OSError):
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                self.readline.add_history(_entry(line))
+            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
+                if line:
+                    self.readline.add_history(_entry(line))
 
 
 @contextlib.contextmanager
@@ -61,6 +62,6 @@ def open_history(label: str) -> Iterator[History]:
 def _entry(line: str) -> str:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     return entry if isinstance(entry, str) else line

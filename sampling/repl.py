@@ -94,7 +94,7 @@ def read_lines() -> Iterator[str]:
 
 def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: str) -> None:
     """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
-    prompter, is_for_people = sampler.prompter, sampler.screen.console.is_terminal
+    prompter, is_for_people = sampler.prompter, sampler.screen.is_terminal
     if not text and at_terminal():
         if config.format == "jsonl":
             raise UserError(f"--format jsonl: give a text with --{prompter.given_field}, or lines in a pipe", BAD_FLAGS)
@@ -105,5 +105,5 @@ def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: s
         if number and is_divided:
             sampler.screen.show(SEPARATOR)
         shown = sampler.generate_once(line, config)
-        if config.picture and not number:
+        if config.picture:
             save_picture(Path(config.picture), sampler, line, shown[0])

@@ -12,6 +12,7 @@ from sampling.surprise import surprising_words
 from sampling.terminal_sampler import ShownText, TerminalSampler
 from sampling.text_picture import draw_text
 from system.errors import UserError
+from system.files import write_text
 from system.signals import Interrupt
 
 COMMANDS = ("again", "more", "pick", "undo", "clear", "save", "picture")  # with a slash, since they may be texts too
@@ -27,7 +28,7 @@ class Step(NamedTuple):
     @property
     def standing(self) -> str:
         """The text from which the next step may go on."""
-        return self.texts[self.picked].passage.text if self.texts else self.given
+        return self.texts[self.picked].as_read
 
 
 class Session:
@@ -97,25 +98,25 @@ class Session:
 
     def _save(self, argument: str) -> None:
         """Write the transcript. A file that was there before this session is not overwritten."""
-        path = Path(argument or time.strftime("backgpt-%Y%m%d-%H%M%S.txt"))
-        try:
-            with path.open("w" if path in self._saved else "x", encoding="utf-8", errors="replace") as file:
-                file.write("\n".join(self._transcript))
-        except FileExistsError as error:
-            raise UserError(f"/save {path}: this file exists. Give another name") from error
-        except OSError as error:
-            raise UserError(f"/save {path}: {error.strerror}. Give another name") from error
-        self._saved.add(path)
-        self.screen.say(f"saved {path}")
+        path = Path(argument or time.strftime("backgpt-%Y%m%d-%H%M%S.txt")).expanduser()
+        self._write_file("/save", path, lambda: write_text(path, "\n".join(self._transcript)))
 
     def _draw(self, last: Step, argument: str) -> None:
         if not argument.endswith(".svg"):
             raise UserError("/picture file.svg: the name of the picture ends with .svg")
+        path = Path(argument).expanduser()
+        self._write_file("/picture", path, lambda: save_picture(path, self._sampler, last.given, last.texts[last.picked]))
+
+    def _write_file(self, command: str, path: Path, write: Callable[[], None]) -> None:
+        """Write a file that is not there yet, or that this session wrote."""
+        if path.exists() and path not in self._saved:
+            raise UserError(f"{command} {path}: this file exists. Give another name")
         try:
-            save_picture(Path(argument), self._sampler, last.given, last.texts[last.picked])
+            write()
         except OSError as error:
-            raise UserError(f"/picture {argument}: {error.strerror}. Give another name") from error
-        self.screen.say(f"saved {argument}")
+            raise UserError(f"{command} {path}: {error.strerror}. Give another name") from error
+        self._saved.add(path)
+        self.screen.say(f"saved {path}")
 
 
 def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownText) -> None:
@@ -124,7 +125,7 @@ def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownT
     words = surprising_words(
         lambda ids: prompter.text(given, ids, raw=True), generated.ids, generated.logprobs[: len(generated.ids)], grows_left
     )
-    excess = sum(bool(word.text.strip()) for word in words) - len(shown.passage.text.split())
-    while words and (excess > 0 or not words[0 if grows_left else -1].text.strip()):  # the outermost word of a stopped text does not stand
-        excess -= bool(words.pop(0 if grows_left else -1).text.strip())
+    excess = sum(len(word.text) for word in words) - len(shown.passage.text)
+    while excess > 0:  # the outermost word of a stopped text does not stand
+        excess -= len(words.pop(0 if grows_left else -1).text)
     draw_text(path, words, prompter.generated_label, grows_left)

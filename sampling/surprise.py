@@ -16,6 +16,8 @@ class Word(NamedTuple):
 def surprising_words(decode: Callable[[list[int]], str], ids: Sequence[int], logprobs: Sequence[float], is_backward: bool) -> list[Word]:
     """The words of a text. `decode` gives the text in the order of the model for some of the ids, after what was given."""
     ends = [len(decode(list(ids[:count]))) for count in range(len(ids) + 1)]
+    for count in reversed(range(len(ids))):  # the first bytes of a character are shown as more characters than it will be
+        ends[count] = min(ends[count], ends[count + 1])
     text, given = decode(list(ids)), ends[0]
     words: list[Word] = []
     for match in re.finditer(r"[^ \n]+|[ \n]", text):

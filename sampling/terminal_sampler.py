@@ -15,7 +15,7 @@ from system.escapes import escape_controls
 from system.json_text import to_json
 from system.live_text import REFRESH_SECONDS
 from system.passages import Passage, given_characters
-from system.signals import Interrupt
+from system.signals import Interrupt, ending_orderly
 from system.terminal import Screen
 
 DRAWN_SEEDS = range(10_000, 100_000)  # five digits, which a person can type again
@@ -27,6 +27,7 @@ class ShownText:
 
     passage: Passage
     generated: GeneratedText
+    as_read: str  # in the order of a reader, also where that of the model is shown
 
 
 class TerminalSampler:
@@ -46,7 +47,7 @@ class TerminalSampler:
         request, notice = self.prompter.request(given, config.num_samples, config.max_new_tokens)
         if notice:
             self._notify(notice)
-        if self.screen.console.is_terminal:
+        if self.screen.is_terminal:
             self.screen.say(f"{self.prompter.generated_label}:")
         texts = [GeneratedText() for _ in range(config.num_samples)]
         started = time.monotonic()
@@ -58,14 +59,18 @@ class TerminalSampler:
         texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
         if self.best_first:
             texts = sorted(texts, key=lambda text: -text.logprob_per_token)
-        shown = [ShownText(self._finished(given, text, config, limit), text) for text in texts]
+        shown = []
+        for text in texts:
+            passage = self._finished(given, text, config, limit)
+            as_read = self._finished(given, text, replace(config, raw=False), limit).text if config.raw else passage.text
+            shown.append(ShownText(passage, text, as_read))
         if config.format == "jsonl":
             for text in texts:
                 row = text_as_row(self.prompter, given, text, config.raw)
                 print(to_json({self.prompter.given_field: given, **row, "seed": config.seed}), flush=True)
         else:
             self._show(shown)
-        if self.screen.console.is_terminal:
+        if self.screen.is_terminal:
             self.screen.say(self._report(shown, request.prompt, config, seconds))
         return shown
 
@@ -97,7 +102,7 @@ class TerminalSampler:
             live.draw([passage for passage, _ in made])
             return True
 
-        with self.screen.live_text() as live:
+        with ending_orderly(), self.screen.live_text() as live:
             for event in events:
                 texts[event.sample].add(event)
                 if interrupt.pressed:
@@ -126,13 +131,13 @@ class TerminalSampler:
         elif self.best_first:
             lines = [text.passage.text for text in shown]
             for index, text in enumerate(shown):
-                times = lines.count(lines[index]) if self.screen.console.is_terminal else 1  # a program gets a line for each text
+                times = lines.count(lines[index]) if self.screen.is_terminal else 1  # a program gets a line for each text
                 if times == 1 or lines[index] not in lines[:index]:
                     passage = text.passage if times == 1 else text.passage._replace(text=f"{text.passage.text}  ({times} times)")
                     self.screen.show_passage(passage, f"{text.generated.logprob_per_token:.3f}\t")
         else:
             for number, text in enumerate(shown, start=1):
-                if number > 1 and self.screen.console.is_terminal:
+                if number > 1 and self.screen.is_terminal:
                     self.screen.show("")
                 self.screen.show(f"[{number}/{len(shown)}]")
                 self.screen.show_passage(text.passage)
@@ -151,7 +156,7 @@ class TerminalSampler:
         return "; ".join(filter(None, notes))
 
     def _notify(self, notice: str) -> None:
-        if self.screen.console.is_terminal:
+        if self.screen.is_terminal:
             self.screen.say(notice)
         else:
             print(escape_controls(notice), file=sys.stderr)

@@ -46,10 +46,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "replace"))
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON."""
-    with atomic_write(path) as file:
-        file.write((to_json(value, indent=1) + "\n").encode("utf-8", "replace"))
+    write_text(path, to_json(value, indent=1) + "\n")
 
 
 @contextmanager

@@ -72,12 +72,16 @@ def frame(passages: Sequence[Passage], width: int, height: int) -> list[Text]:
 
 def _place(passage: Passage, width: int, room: int) -> list[Text]:
     """A text in so many rows. One that grows to the left stands at the bottom, another at the top until it must be moved up."""
+    if not room:
+        return []
     lines = passage.lines(width)
     if passage.grows_left:
         lines[0] = flush_right(lines[0], width)
     if len(lines) > room:
         # What was written last stays in sight; the row that stands for the rest is where the eye expects it.
-        lines = [*lines[: room - 1], Text("...")] if passage.grows_left else [Text("..."), *lines[len(lines) - room + 1 :]]
+        dots = [Text("...")] if room > 1 else []
+        kept = room - len(dots)
+        lines = [*lines[:kept], *dots] if passage.grows_left else [*dots, *lines[len(lines) - kept :]]
         return lines[:room] if passage.grows_left else lines[-room:]
     empty = [Text()] * (room - len(lines))
     return [*empty, *lines] if passage.grows_left else [*lines, *empty]

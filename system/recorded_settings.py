@@ -76,6 +76,8 @@ def _fits(value: object, hint: Any) -> bool:
         return value in inner
     if origin is tuple:
         return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return False
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is hint

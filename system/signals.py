@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -37,6 +38,20 @@ class StopSignals:
             with contextlib.suppress(OSError):  # the terminal may be gone; print is not safe in a signal handler
                 os.write(2, f"\n{self._promise}; press Ctrl-C again to stop at once\n".encode())
         self.__exit__()
+
+
+@contextlib.contextmanager
+def ending_orderly() -> Iterator[None]:
+    """In this context SIGTERM ends the process by an exception, so that a terminal is left as it was found."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @dataclass

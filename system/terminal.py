@@ -22,7 +22,9 @@ def without_echo() -> Iterator[None]:
     except (OSError, ValueError, termios.error):  # not a terminal
         yield
         return
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    keys = [*before[6]]
+    keys[termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on the screen of the text, without echo
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:6], keys]
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
     try:
         yield
@@ -46,7 +48,8 @@ class Screen:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets replacement characters
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False, force_terminal=False if plain else None)
-        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.is_terminal = self.console.is_terminal and sys.stdout.isatty()  # FORCE_COLOR lets the console take a pipe for one
+        self.is_live = self.is_terminal and not self.console.is_dumb_terminal
 
     def say(self, text: str, style: str = "dim") -> None:
         """Print a message about the texts."""
@@ -54,7 +57,7 @@ class Screen:
 
     def show(self, text: str) -> None:
         """Print a complete text. A file or a pipe gets it unchanged, since only a terminal acts on control characters."""
-        if self.console.is_terminal:
+        if self.is_terminal:
             self.console.print(Text(escape_controls(text)))
         else:
             sys.stdout.write(text + "\n")
@@ -62,7 +65,7 @@ class Screen:
 
     def show_passage(self, passage: Passage, first: str = "") -> None:
         """Print a complete passage, in a terminal with the lines that it had while it grew; they hang under what stands first."""
-        if not self.console.is_terminal:
+        if not self.is_terminal:
             self.show(first + passage.text)
             return
         hanging = " " * len(first.expandtabs())

@@ -9,16 +9,21 @@ ROOT = Path(__file__).parent.parent
 
 def version_line(root: Path = ROOT) -> str:
     """The project's name, its version, and its commit if there is one."""
+    number, commit = project_version(root), find_commit(root)
+    line = f"backgpt {number}" if number else "backgpt, of an unknown version"
+    return f"{line} (commit {commit})" if commit else line
+
+
+def project_version(root: Path = ROOT) -> str:
+    """The number; empty if someone copied the scripts without pyproject.toml."""
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        version = f"{project['name']} {project['version']}"
-    except (OSError, ValueError, KeyError):  # someone copied the scripts without it
-        version = "backgpt, of an unknown version"
-    commit = _commit(root)
-    return f"{version} (commit {commit})" if commit else version
+        return str(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
-def _commit(root: Path) -> str:
+def find_commit(root: Path = ROOT) -> str:
+    """The commit of a checkout, with -dirty if files have changed since; empty if it is no checkout, or there is no git."""
     if not (root / ".git").exists():  # a folder inside some other checkout has the commit of that
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]

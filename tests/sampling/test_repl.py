@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import signal
 import sys
 import termios
 from collections.abc import Iterator
@@ -278,3 +279,25 @@ def test_a_pasted_poem_comes_back_whole_in_another_session(checkpoints: dict[str
             assert "one day\nthe cat\nsleeps\n" in plain(child.before or "")
             child.expect_exact("\nPrompt: ")
             leave(child)
+
+
+def test_sigterm_leaves_the_terminal_as_it_was(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 400, "--pace", 1]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("Prompt: ")
+        child.sendline("the cat sleeps")
+        child.expect_exact("\x1b[?1049h")
+        child.kill(signal.SIGTERM)
+        child.expect_exact("\x1b[?1049l")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 143
+
+
+def test_more_goes_on_in_the_order_of_a_reader_while_that_of_the_model_is_shown(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 0, "--raw"]
+    with terminal("sample_xcoax.py", *flags, state=tmp_path) as child:
+        child.expect_exact("Prompt: ")
+        assert "d c b a" in answer(child, "a b c d", "Prompt")
+        assert "d c b a" in answer(child, "/more", "Prompt")
+        leave(child)

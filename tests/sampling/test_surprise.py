@@ -31,3 +31,13 @@ def test_a_word_is_as_surprising_as_its_tokens() -> None:
         ("sleeps", 3.0),
         ("end.", None),
     ]
+
+
+def test_a_character_of_several_tokens_has_the_surprise_of_all() -> None:
+    texts = [bytes("end. ", "utf-8"), *(bytes("end. ", "utf-8") + "😀".encode()[:count] for count in range(1, 5)), "end. 😀 you".encode()]
+    words = surprising_words(lambda ids: texts[len(ids)].decode(errors="replace"), range(5), [-math.log(2)] * 5, True)
+    assert [(word.text, word.bits and round(word.bits, 6)) for word in words if word.text != " "] == [
+        ("you", 1.0),
+        ("😀", 4.0),
+        ("end.", None),
+    ]

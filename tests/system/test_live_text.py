@@ -37,7 +37,9 @@ def test_each_of_several_texts_has_its_place() -> None:
     shown = rows([short, short, short], height=9)
     assert [number for number, row in enumerate(shown) if row.strip()] == [2, 5, 8]
     assert [number for number, row in enumerate(rows([short, long, short], height=9)) if row.strip() == "one"] == [2, 8]
-    assert rows([short, long], height=2)[1] == "..."
+    assert [row.strip() for row in rows([short, long], height=2)] == ["one", "two"]  # the newest line, where there is room for one
+    forward = Passage("\n".join(WORDS), 0, False)
+    assert [row.strip() for row in rows([forward] * 3, height=2)] == ["twelve"] * 2
 
 
 def test_a_long_text_shows_what_is_written_last() -> None:
