@@ -87,7 +87,7 @@ def test_a_folder_of_an_earlier_version_needs_its_input(originals: Originals, tm
     fails_with(preprocess("documents", *command), 2, f"--like {tmp_path / 'old'}: ", "did not record its --input. Give that too")
     result = preprocess("documents", *command, "--input", original.parent / "texts", original.parent / "texts" / "a.jsonl")
     assert result.returncode == 0, result.stderr
-    assert f"{tmp_path / 'old' / 'meta.json'} has no clean: used as the preset has it\n" in result.stdout
+    assert "has no clean" not in result.stdout  # what was done then is known
     assert (tmp_path / "x" / "train_00000.bin").read_bytes() == (original / "train_00000.bin").read_bytes()
 
 
