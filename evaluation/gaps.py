@@ -7,6 +7,7 @@ import numpy as np
 
 from evaluation.bootstrap import Estimate, Indices, Values, bootstrap
 from evaluation.evaluated_model import EvaluatedModel, twins
+from evaluation.likeness import unlikeness
 from evaluation.report import Section
 
 GAP, MEAN_GAP, SPREAD = "gap", "mean gap", "spread of gaps"  # rows
@@ -53,6 +54,7 @@ def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Seque
         return
     if not pairs:
         return
+    section.warnings += unlikeness(models)
     same_tokenizer = has_one_tokenizer(models)
     texts = len(readings[0].nats)
     columns = list(zip(*(gaps(readings[one], readings[other]) for one, other in pairs), strict=True))  # by token, by byte
@@ -73,8 +75,9 @@ def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Seque
         which = "; ".join(f"gap {place + 1}: {models[one].name} and {models[other].name}" for place, (one, other) in enumerate(pairs))
         section.notes += [
             f"{which[0].upper()}{which[1:]}.",
-            f"The spread is the standard deviation between the {len(pairs)} pairs, which is the randomness of training. The interval of "
-            "the mean gap is again that of the texts, for these models: it does not say where other seeds would be.",
+            f"The spread is the standard deviation between the {len(pairs)} pairs, which is the randomness of training if only their "
+            "seeds differ. The interval of the mean gap is again that of the texts, for these models: it does not say where other seeds "
+            "would be.",
         ]
     if not same_tokenizer:
         section.notes.append("The tokenizers differ, so only bits per byte can be compared, not the loss per token.")

@@ -32,7 +32,7 @@ def warn_of_little_held_out(dataset: Dataset, advice: str) -> str:
         return ""
     share = math.ceil(100 * MARGIN * max(ENOUGH_ITEMS / items, enough_tokens / tokens)) / 100
     limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" or {enough_tokens:,} tokens" if enough_tokens else "")
-    way_out = f"Make the folder again with --val-share {share:g}" if share <= LARGEST_ADVISED_SHARE else advice
+    way_out = f"Make it again with --val-share {share:g}, in another --data-dir" if share <= LARGEST_ADVISED_SHARE else advice
     return (
         f"warning: held out are {held_out_items:,} of {items:,} {dataset.content}, {held_out_tokens:,} tokens; "
         f"a loss on fewer than {limit} is uncertain. {way_out}"

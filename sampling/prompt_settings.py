@@ -22,6 +22,7 @@ FRACTIONS = ("temp", "top_p", "min_p", "pace")  # the others are whole numbers
 SPELLINGS = {**{field: name for name, field in SETTINGS.items()}, "max_tokens": "tokens", "n": "samples", "topk": "top_k", "topp": "top_p"}
 SWITCH = {"on": True, "true": True, "off": False, "false": False}
 LEAVING = ("quit", "exit", "bye", "q")
+SLASH_COMMANDS = ("again", "more", "pick", "undo", "clear", "save", "picture")  # with a slash, since they may be texts too
 COMMANDS = ("help", "raw", "settings", "reset", *LEAVING)
 ASSIGNMENT = r"([a-z_][a-z_-]*)\s*[=:]\s*([^\s,=]*(?:,\d[^\s,=]*)?)"  # a comma before a digit is a decimal one
 ASSIGNMENTS = rf"{ASSIGNMENT}(?:\s*[,\s]\s*{ASSIGNMENT})*"
@@ -39,7 +40,7 @@ HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the mos
   help          show this help
   quit          leave, like Ctrl-D
   /again        another text for the same prompt, with a new seed
-  /more         go on from the text that stands
+  /more         BackGPT goes on from the text that stands
   /pick 2       of several samples the second one stands
   /undo         take the last step back
   /clear        clear the screen
@@ -95,7 +96,10 @@ class PromptSettings:
             return f"no setting {unknown[0]}; `help` shows all settings. {as_text}"
         if not names and (near := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.75)):
             return f"did you mean {near[0]}? {as_text}"
-        return f"no command {line.strip()}; `help` shows all. {as_text}" if line.startswith("/") else None
+        if line.startswith("/"):
+            near = difflib.get_close_matches(word.partition(" ")[0], SLASH_COMMANDS, n=1)
+            return f"no command {line.strip()}; " + (f"did you mean /{near[0]}?" if near else "`help` shows all.") + f" {as_text}"
+        return None
 
     def _set(self, assignments: list[tuple[str, str]]) -> str | None:
         """Change several settings, or none if one of the values is wrong."""

@@ -107,3 +107,4 @@ def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: s
         shown = sampler.generate_once(line, config)
         if config.picture:
             save_picture(Path(config.picture), sampler, line, shown[0])
+            print(f"saved {config.picture}", file=sys.stderr)

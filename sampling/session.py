@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config import SamplerConfig
-from sampling.prompt_settings import PromptSettings
+from sampling.prompt_settings import SLASH_COMMANDS, PromptSettings
 from sampling.surprise import surprising_words
 from sampling.terminal_sampler import ShownText, TerminalSampler
 from sampling.text_picture import draw_text
 from system.errors import UserError
 from system.files import write_text
 from system.signals import Interrupt
-
-COMMANDS = ("again", "more", "pick", "undo", "clear", "save", "picture")  # with a slash, since they may be texts too
 
 
 class Step(NamedTuple):
@@ -49,7 +47,7 @@ class Session:
     def command(self, line: str) -> Callable[[Interrupt], None] | None:
         """What a line with a command does, such as /more; None for any other line."""
         name, _, argument = line.strip().removeprefix("/").partition(" ")
-        if not line.strip().startswith("/") or line.startswith(" ") or "\n" in line or name not in COMMANDS:
+        if not line.strip().startswith("/") or line.startswith(" ") or "\n" in line or name not in SLASH_COMMANDS:
             return None
         return lambda interrupt: self._run(name, argument.strip(), interrupt)
 
@@ -63,8 +61,8 @@ class Session:
         if name == "again":  # with a new seed, also where one is set
             self._write(last.given, dataclasses.replace(self.settings.config, seed=None), interrupt)
         elif name == "more":
-            if not self._sampler.prompter.crop([0]):
-                raise UserError("/more: an instruction is complete; /again writes another one")
+            if not self._can_go_on():
+                raise UserError("/more: only BackGPT goes on from a text; /again writes another instruction")
             self._write(last.standing, self.settings.config, interrupt)
         elif name == "pick":
             self._pick(last, argument)
@@ -86,7 +84,10 @@ class Session:
         if not argument.isdecimal() or not 1 <= int(argument) <= len(last.texts):
             raise UserError(f"/pick {argument}: a number from 1 to {len(last.texts)}")
         self._steps[-1] = last._replace(picked=int(argument) - 1)
-        self.screen.say(f"text {argument} stands; /more goes on from it")
+        self.screen.say(f"text {argument} stands" + ("; /more goes on from it" if self._can_go_on() else ""))
+
+    def _can_go_on(self) -> bool:
+        return bool(self._sampler.prompter.crop([0]))
 
     def _undo(self) -> None:
         self._steps.pop()

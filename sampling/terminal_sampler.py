@@ -18,6 +18,7 @@ from system.passages import Passage, given_characters
 from system.signals import Interrupt, ending_orderly
 from system.terminal import Screen
 
+NOTHING, STOPPED = "the model stopped immediately and wrote nothing", "stopped by Ctrl-C"  # how a text ended
 DRAWN_SEEDS = range(10_000, 100_000)  # five digits, which a person can type again
 
 
@@ -71,7 +72,7 @@ class TerminalSampler:
         else:
             self._show(shown)
         if self.screen.is_terminal:
-            self.screen.say(self._report(shown, request.prompt, config, seconds))
+            self.screen.say(self._report(shown, request.prompt, config, seconds, is_stopped=limit is not None))
         return shown
 
     def generate_once(self, given: str, config: SamplerConfig) -> list[ShownText]:
@@ -142,12 +143,18 @@ class TerminalSampler:
                 self.screen.show(f"[{number}/{len(shown)}]")
                 self.screen.show_passage(text.passage)
 
-    def _report(self, shown: Sequence[ShownText], prompt: Sequence[int], config: SamplerConfig, seconds: float) -> str:
+    def _report(self, shown: Sequence[ShownText], prompt: Sequence[int], config: SamplerConfig, seconds: float, is_stopped: bool) -> str:
         """The line below the texts: the speed, the seed, and what a reader should know about how they ended."""
         tokens = sum(text.generated.tokens for text in shown)
         speed = f"{tokens} token{'s' * (tokens != 1)} in {seconds:.{1 if seconds >= 1 else 2}f} s"
         speed += "" if config.pace else f", {tokens / max(seconds, 1e-9):.0f} tokens/s"
-        notes = [speed, *dict.fromkeys(self._early_end(text.generated, config) for text in shown)]
+        ends = list(dict.fromkeys(self._early_end(text.generated, config) for text in shown))
+        if any(text.generated.ids for text in shown):
+            ends = [end for end in ends if end != NOTHING]
+        if is_stopped:  # the model was ahead of what the pace had shown
+            words = sum(text.passage.words for text in shown)
+            speed, ends = f"{words} word{'s' * (words != 1)} in {seconds:.1f} s", [STOPPED]
+        notes = [speed, *ends]
         context = self._engine.model.config.block_size
         if any(len(prompt) + len(text.generated.ids) > context for text in shown):
             notes.append(f"past the context of {context} tokens the model read only the nearest half again")
@@ -167,5 +174,5 @@ class TerminalSampler:
         if text.finish_reason == "context":
             return f"the context of {self._engine.model.config.block_size} tokens is full"
         if text.finish_reason == "stop":
-            return "" if text.ids else "the model stopped immediately and wrote nothing"
-        return "stopped by Ctrl-C"
+            return "" if text.ids else NOTHING
+        return STOPPED

@@ -176,7 +176,7 @@ def test_too_little_held_out_is_a_warning_that_its_own_advice_ends(
     held_out = open_dataset(tmp_path / "data").shards("val")
     count, tokens = sum(shard.documents for shard in held_out), sum(shard.ids for shard in held_out)
     assert f"{count} of {texts:,} documents, {tokens:,} tokens; a loss on fewer than 50 documents or 20,000 tokens" in warning
-    found = re.search(r"--val-share ([\d.]+)$", warning)
+    found = re.search(r"--val-share ([\d.]+), in another --data-dir$", warning)
     assert bool(found) == advised, warning
     assert found or "Give more text" in warning
     if found:
@@ -190,7 +190,9 @@ def test_of_pairs_only_the_number_is_warned_of(tmp_path: Path, dataset_folder: P
         flags = ["--data-dir", tmp_path / str(share), "--tokenizer", dataset_folder, "--val-share", share]
         result = run_here("preprocess_instruct.py", "--input", source, *flags)
         assert result.returncode == 0, result.stderr
-        assert ("a loss on fewer than 50 pairs is uncertain. Make the folder again with --val-share 0.19" in result.stdout) == warns
+        assert (
+            "a loss on fewer than 50 pairs is uncertain. Make it again with --val-share 0.19, in another --data-dir" in result.stdout
+        ) == warns
         assert sum(shard.ids for shard in open_dataset(tmp_path / str(share), "pairs").shards("val")) < 20_000
 
 

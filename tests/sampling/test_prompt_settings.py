@@ -105,3 +105,8 @@ def test_what_the_context_cannot_hold_is_refused_with_the_limit() -> None:
     assert settings.run_command("tokens=121") == "tokens=121: the context of this model holds at most 120; nothing changed"
     assert settings.run_command("tokens=120") == "tokens=120"
     assert PromptSettings(SampleConfig()).run_command("tokens=9999") == "tokens=9999"
+
+
+@pytest.mark.parametrize(("line", "meant"), [("/agian", "/again"), ("/mroe", "/more"), ("/pik 2", "/pick")])
+def test_a_mistyped_command_with_a_slash_gets_a_suggestion(line: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in (PromptSettings(SampleConfig()).suggest(line) or "")

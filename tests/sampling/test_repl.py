@@ -262,8 +262,8 @@ def test_a_pace_draws_whole_words_and_ctrl_c_keeps_those(checkpoints: dict[str, 
         child.sendline("the cat sleeps")
         child.expect("cat sleeps.*cat sleeps.*cat sleeps")  # the typed line and two frames
         child.sendintr()
-        child.expect_exact("by Ctrl-C")
-        kept = plain(child.before or "").split("Output:")[-1].split("tokens in")[0].split()
+        child.expect_exact("stopped by Ctrl-C")
+        kept = plain(child.before or "").split("Output:")[-1].split(" words in")[0].split()
         assert "sleeps" in kept and len(kept) < 30  # of the hundreds that the model has written by then
         child.expect_exact("\nPrompt: ")
         leave(child)
