@@ -47,6 +47,11 @@ def run_script(main: Callable[[], None]) -> None:
             print(version_line())
             return
         main()
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:  # whoever sends it waits: without the teardown of the libraries
+            sys.stdout.flush()
+            os._exit(end.code)
+        raise
     except UserError as error:
         _leave(str(error), error.exit_code)
     except BrokenPipeError:
