@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from config import ModelConfig, Order, Script, Stage
 from model import GPT
-from presets import command_for
+from presets import FINETUNE_PRESETS, TRAIN_PRESETS, command_for
 from system.errors import UserError, describe_os_error, first_line
 from system.files import atomic_write
 from tokens.tokenizer import Tokenizer
@@ -213,8 +213,8 @@ def _missing(path: Path, stage: Stage) -> UserError:
     others = [] if path.name in (BEST, LAST) else sorted(str(other) for other in path.parent.glob("*.pt"))
     if others:
         return UserError(f"no checkpoint at {path}: no such file. Its folder has {', '.join(others)}: use that path")
-    demo = Path("out/demo" if stage == "pretraining" else "out/demo-instruct")
-    hint = f"There is {demo}: to use it, add the word demo. " if (demo / BEST).is_file() else ""
+    published, demo = (Path((TRAIN_PRESETS if stage == "pretraining" else FINETUNE_PRESETS)[name].out_dir) for name in ("xcoax", "demo"))
+    hint = f"There is {demo}: to use it, add the word demo. " if path.parent == published and (demo / BEST).is_file() else ""
     return UserError(f"no checkpoint at {path}: no such file. {hint}{_way_out(path, stage)}")
 
 
