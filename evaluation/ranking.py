@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from evaluation.bootstrap import Indices, Values
 from evaluation.candidates import CHANCE, COLUMNS, Candidates, add_rows, draw_candidates, make_candidates
+from evaluation.combined_score import FOLDS, combine
 from evaluation.held_out import HeldOutPair
 from evaluation.recovery import GAIN, GIVEN, WORDS, Recovery
 from evaluation.report import Picture, Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
 
+TOGETHER = "that difference and BM25, weighted"
 INSTRUCTIONS_PER_UPDATE = 256  # scored without a response between two updates of the progress bar
 
 Instruction = tuple[int, ...]  # its ids
@@ -38,7 +40,8 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     section.notes += [
         f"{len(questions):,} responses. The other instructions are drawn from {len(candidates.all):,} different ones and belong to "
         "a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
-        "BM25 reads the whole response; the model reads what fits beside the longest candidate.",
+        "BM25 reads the whole response; the model reads what fits beside the longest candidate. Weighted: each half of the responses with "
+        "the weights that fit the other half best.",
     ]
     if lost := len(recovery.pairs) - len(usable):
         section.notes.append(f"{lost:,} pairs left out: their instructions are longer than about half of the context ({longest} tokens).")
@@ -56,7 +59,9 @@ def _score_candidates(
     given = _score_after_responses(recovery, questions, candidates, drawn, longest)
     index = BM25Index([recovery.prompt_format.decode(ids) for ids in candidates.all])
     overlap = np.array([index.scores(question.response)[chosen] for question, chosen in zip(questions, drawn, strict=True)])
-    return {GIVEN: given, GAIN: given - prior[drawn], WORDS: overlap}
+    gain = given - prior[drawn]
+    together = {TOGETHER: combine([gain, overlap])} if len(questions) >= FOLDS else {}
+    return {GIVEN: given, GAIN: gain, WORDS: overlap, **together}
 
 
 def _score_without_response(recovery: Recovery, candidates: Candidates[Instruction], used: Indices) -> Values:

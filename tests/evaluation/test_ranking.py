@@ -2,7 +2,7 @@
 
 from evaluation.bootstrap import Estimate
 from evaluation.evaluated_model import EvaluatedModel
-from evaluation.ranking import measure_ranking
+from evaluation.ranking import TOGETHER, measure_ranking
 from evaluation.recovery import GAIN, GIVEN, WORDS
 from formats.pairs import Pair
 from tests.conftest import make_pairs
@@ -16,7 +16,7 @@ def test_a_model_that_ignores_the_response_is_at_chance(bigram_model: EvaluatedM
         found = section.rows[f"10 others: {GIVEN}"][column]
         assert isinstance(found, Estimate) and isinstance(chance, Estimate) and found.low is not None and found.high is not None
         assert found.low <= chance.value <= found.high
-    assert picture and set(picture.curves) == {GIVEN, GAIN, WORDS, "chance"}
+    assert picture and set(picture.curves) == {GIVEN, GAIN, WORDS, TOGETHER, "chance"}
 
 
 def test_instructions_with_the_same_response_are_not_false_candidates(bigram_model: EvaluatedModel) -> None:
