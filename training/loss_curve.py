@@ -1,4 +1,4 @@
-"""loss.png: the training and validation loss, and HellaSwag if it was measured, over the tokens seen."""
+"""loss.png: over the tokens seen, the training and validation loss, how well the model copies, and HellaSwag if it was measured."""
 
 import json
 import textwrap
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from system.escapes import escape_controls
 from system.files import atomic_write
+from training.copying import FIRST, SECOND
 from training.metrics import METRICS, read_metrics
 from training.run_record import RECORD, RESOLVED
 
 PICTURE = "loss.png"
 HELLASWAG = "hellaswag"  # its name in metrics.jsonl
+COPIED = f"val_loss_{SECOND.replace(' ', '_')}", f"val_loss_{FIRST.replace(' ', '_')}"
 WINDOW = 1.2  # smoothed: the mean of all steps with between 1 / WINDOW and WINDOW times the tokens
 SUBTITLE_WIDTH = 120  # characters in a line
 
@@ -60,14 +62,20 @@ def make_figure(rows: list[dict[str, Any]], title: str, subtitle: str = "") -> A
     figure.suptitle(title, parse_math=False)
     axes.set_title(subtitle, parse_math=False, fontsize="small")
     axes.grid(alpha=0.3)
-    tokens, shares = _points(rows, HELLASWAG)
-    if len(tokens):
+    copied = _points([row | {"share": _ratio(*(row.get(name) for name in COPIED))} for row in rows], "share")
+    shares = (
+        ("second copy of random tokens: {:.0%} of the loss", "^--C3", copied),
+        ("HellaSwag: {:.1%} right", "s--C2", _points(rows, HELLASWAG)),
+    )
+    if drawn := [share for share in shares if len(share[2][0])]:
         right = axes.twinx()
-        right.set_ylabel("HellaSwag, share right")
-        axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1]:.1%} at the end")  # in the legend of the losses
-        right.plot(tokens, shares, "s--", color="C2", linewidth=1.2, markersize=4)
+        right.set_ylabel("shares (dashed)")
+        right.set_ylim(0, 1.05)
+        for label, style, (tokens, values) in drawn:
+            axes.plot([], [], style, label=label.format(values[-1]))  # in the legend of the losses
+            right.plot(tokens, values, style, linewidth=1.2, markersize=4)
     if axes.lines:
-        if len(tokens):  # on top of all lines, right of losses that fall and left of shares that rise
+        if drawn:  # on top of all lines
             right.legend(*axes.get_legend_handles_labels(), loc="upper center")
         else:
             axes.legend()
@@ -88,6 +96,10 @@ def _points(rows: list[dict[str, Any]], name: str) -> tuple[NDArray[np.float64],
     found = sorted((row["tokens"], row[name]) for row in rows if _is_number(row.get("tokens")) and _is_number(row.get(name)))
     points = np.array([(tokens / 1e6, value) for tokens, value in found if tokens > 0], dtype=np.float64).reshape(-1, 2)
     return points[:, 0], points[:, 1]
+
+
+def _ratio(first: object, second: object) -> float | None:
+    return first / second if isinstance(first, float) and isinstance(second, float) and second else None
 
 
 def _subtitle(folder: Path) -> str:

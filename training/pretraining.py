@@ -13,6 +13,7 @@ from sampling.generation import EndingPrompter, generate_texts
 from sampling.sampler import SamplingParams
 from system.errors import BAD_FLAGS, UserError
 from tokens.tokenizer import Tokenizer
+from training.copying import copying_controls
 from training.task import RANDOM, START, TrainingTask
 
 SAMPLE_PROMPTS: dict[Order, str] = {"backward": TrainConfig.sample_prompt, "forward": "Once upon a time"}
@@ -52,6 +53,7 @@ def pretraining_task(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer
         draw,
         validation,
         sample,
+        controls=copying_controls(tokenizer, block_size, packed=False),
         must_match={**SHUFFLE, START: start},
         data=data,
         data_fingerprint=dataset.fingerprint,

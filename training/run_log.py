@@ -14,6 +14,7 @@ from config import LoopConfig
 from system.errors import discard_output
 from system.escapes import escape_controls
 from system.signals import StopSignals
+from training.copying import FIRST, SECOND
 from training.loss import Loss
 from training.metrics import MetricsLog
 from training.step import StepResult
@@ -82,7 +83,11 @@ class RunLog:
         for name, control in controls.items():
             key = name.replace(" ", "_")
             values |= {f"val_loss_{key}": control.nats_per_token, f"bits_per_byte_{key}": control.bits_per_byte}
-            line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
+            if name not in (FIRST, SECOND):
+                line += f" ({name}: {control.nats_per_token:.4f}, {control.bits_per_byte:.4f})"
+        if SECOND in controls:
+            share = controls[SECOND].nats_per_token / controls[FIRST].nats_per_token
+            line += f", a second copy of random tokens costs {share:.0%} of the first"
         line += "".join(f", {name} {share:.1%}" for name, share in figures.items())
         values |= {name.lower(): share for name, share in figures.items()}
         self._add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)

@@ -15,6 +15,7 @@ from sampling.generation import ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
 from system.errors import BAD_FLAGS, UserError
 from tokens.prompt_format import PromptFormat
+from training.copying import copying_controls
 from training.examples import Example, Examples, PackedExamples, collate
 from training.shuffled_responses import assign_other_responses, with_other_responses
 from training.task import Batches, TrainingTask
@@ -64,6 +65,7 @@ class Tuning:
         prompts = [example.ids[: example.prompt_length].tobytes() for example in self.held_out]
         others = assign_other_responses(prompts, self.config.seed)
         shuffled = with_other_responses(self.held_out, others, len(self.prompt_format.before_response), self.block_size)
+        controls = {"responses shuffled": self._batches_of(shuffled)} if len(set(prompts)) > 1 else {}
         return TrainingTask(
             stage="tuning",
             tokenizer=self.base.tokenizer,
@@ -71,7 +73,7 @@ class Tuning:
             draw=lambda first, count: self.sequences.draw(self.config.seed, first, count),
             validation=self._batches_of(self.held_out),
             sample=self._sample,
-            controls={"responses shuffled": self._batches_of(shuffled)} if len(set(prompts)) > 1 else {},
+            controls=controls | copying_controls(self.base.tokenizer, self.block_size, packed=True),
             must_match={
                 **SHUFFLE,
                 "the pretrained checkpoint": self.base.fingerprint,
