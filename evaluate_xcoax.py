@@ -16,6 +16,7 @@ from pathlib import Path
 from system.startup import run_script
 
 from evaluation.evaluated_model import load_models
+from evaluation.provenance import describe_model
 from evaluation.report_card import default_folder, describe_run, fill
 from evaluation.report_files import Report
 from formats.hub_models import is_on_hub
@@ -34,7 +35,8 @@ def main() -> None:
         models = load_models(config, device, ranks)
         folder = Path(config.out_dir) if config.out_dir else default_folder(models)
         facts = describe_run(config, models, device)
-        report = Report("The report card of a model that writes backwards", folder, facts, is_kept=ranks.is_first)
+        described = {model.name: describe_model(model) for model in models}
+        report = Report("The report card of a model that writes backwards", folder, facts, models=described, is_kept=ranks.is_first)
         fill(report, config, models)
     print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
 

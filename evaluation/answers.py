@@ -14,6 +14,7 @@ from evaluation.recovery import WORDS, Recovery
 from evaluation.report import Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
+from system.counts import count_of
 from training.examples import Example
 
 # The model reads each answer again for each instruction, while ranking reads a response once for all its instructions: so fewer of both.
@@ -24,14 +25,16 @@ REVERSE, LENGTH = "log P(instruction | answer)", "the longest answer"
 
 def measure_answers(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequence[int], limit: int) -> Section:
     """Rank the true answer to a quarter of `limit` instructions among as many others as `sizes` say, drawn from the pool."""
-    section = Section("Answers: the true answer among others", COLUMNS)
+    section = Section("Answers: the true answer among others", COLUMNS, rest_on="instruction")
     # All answers are cut to the same room, so that their length does not reveal the true one. It is at least half of the context.
     longest = recovery.model.block_size // 2 - recovery.prompt_format.overhead
     candidates = make_candidates((pair.instruction, pair.response) for pair in pool)
     wanted = sorted({min(size, MAX_OTHERS) for size in sizes})
     possible = [size for size in wanted if size <= candidates.available]
     for size in wanted[len(possible) :]:
-        section.notes.append(f"{size:,} others: left out. An instruction has only {candidates.available:,} other answers.")
+        section.notes.append(
+            f"{count_of(size, 'other')}: left out. An instruction has only {count_of(candidates.available, 'other answer')}."
+        )
     usable = [pair for pair in recovery.pairs if len(pair.instruction_ids) <= longest and pair.response in candidates.index_of]
     questions = [usable[index] for index in evenly_spaced(len(usable), math.ceil(QUESTIONS_SHARE * limit)).tolist()]
     if not possible or not questions:
@@ -39,8 +42,8 @@ def measure_answers(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     drawn = draw_candidates([(pair.instruction, pair.response) for pair in questions], candidates, possible[-1], recovery.seed)
     add_rows(section, _score_answers(recovery, questions, candidates, drawn), possible, recovery.seed)
     section.notes += [
-        f"{len(questions):,} instructions. The other answers are drawn from {len(candidates.all):,} different ones and belong to a "
-        "different instruction. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
+        f"{count_of(len(questions), 'instruction')}. The other answers are drawn from {len(candidates.all):,} different ones and "
+        "belong to a different instruction. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         f"A quarter of the questions of ranking, and at most {MAX_OTHERS} others: the model reads each answer again for each instruction. "
         "BM25 and length see whole answers; the model reads what fits beside the longest instruction.",
     ]

@@ -23,7 +23,7 @@ def measure_filtering(recovery: Recovery, mismatched_share: float) -> Section:
     is_true = _draw_true(len(usable), mismatched_share, recovery.seed)
     for name, scores in _score_pairs(recovery, usable, is_true).items():
         section.rows[name] = (bootstrap(_area(scores, is_true), len(usable), recovery.seed),)
-    section.notes.append(f"{(~is_true).sum():,} of {len(usable):,} pairs have another pair's response. Chance is 0.5.")
+    section.notes.append(f"Of {len(usable):,} pairs, {(~is_true).sum():,} got another pair's response. Chance is 0.5.")
     return section
 
 

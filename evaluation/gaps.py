@@ -9,6 +9,7 @@ from evaluation.bootstrap import Estimate, Indices, Values, bootstrap
 from evaluation.evaluated_model import EvaluatedModel, twins
 from evaluation.likeness import unlikeness
 from evaluation.report import Section
+from system.counts import count_of
 
 GAP, MEAN_GAP, SPREAD = "gap", "mean gap", "spread of gaps"  # rows
 BY_TOKEN, BY_BYTE = "nats a token", "bits per byte"
@@ -46,10 +47,25 @@ def spread_of(statistics: Sequence[Statistic], texts: int, format_spec: str) -> 
     return Estimate(float(np.std(values, ddof=1)), examples=len(values), format_spec=format_spec)
 
 
+def mean_name(kind: str, count: int) -> str:
+    """The row or the curve of the mean of several models of one kind."""
+    return f"{kind}: mean of {count}"
+
+
+def spread_name(kind: str, count: int) -> str:
+    """The row of the standard deviation between several models of one kind."""
+    return f"{kind}: spread of {count}"
+
+
+def gap_names(pairs: int) -> list[str]:
+    """The rows or the curves of the gaps of so many pairs, and of their mean."""
+    return [f"{GAP} {number}" for number in range(1, pairs + 1)] + [MEAN_GAP] if pairs > 1 else [GAP] * pairs
+
+
 def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Sequence[TextLosses], seed: int) -> None:
     """Add a row for each pair of twins and, for several, their mean and spread; a note says why there is none."""
     pairs = twins(models)
-    if any(models[one].checkpoint.stage != models[other].checkpoint.stage for one, other in pairs):
+    if not has_one_stage(models):
         section.notes.append("No gap: one model is tuned, the other is not.")
         return
     if not pairs:
@@ -63,8 +79,8 @@ def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Seque
         by_token, by_byte = estimates
         section.rows[row] = (by_token if same_tokenizer else "", "", by_byte)
 
-    for number, of_pair in enumerate(zip(*columns, strict=True), 1):
-        add(GAP if len(pairs) == 1 else f"{GAP} {number}", (bootstrap(statistic, texts, seed, "+.2%") for statistic in of_pair))
+    for name, of_pair in zip(gap_names(len(pairs)), zip(*columns, strict=True), strict=False):
+        add(name, (bootstrap(statistic, texts, seed, "+.2%") for statistic in of_pair))
     section.notes.append(
         "A gap is how far the first loss is above the second, on the same texts and the same resamples. Its interval covers the "
         "choice of texts, not the randomness of training."
@@ -72,7 +88,7 @@ def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Seque
     if len(pairs) > 1:
         add(MEAN_GAP, (bootstrap(mean_of(statistics), texts, seed, "+.2%") for statistics in columns))
         add(SPREAD, (spread_of(statistics, texts, ".2%") for statistics in columns))
-        which = "; ".join(f"gap {place + 1}: {models[one].name} and {models[other].name}" for place, (one, other) in enumerate(pairs))
+        which = "; ".join(f"gap {number}: {models[one].name} and {models[other].name}" for number, (one, other) in enumerate(pairs, 1))
         section.notes += [
             f"{which[0].upper()}{which[1:]}.",
             f"The spread is the standard deviation between the {len(pairs)} pairs, which is the randomness of training if only their "
@@ -81,6 +97,11 @@ def add_gaps(section: Section, models: Sequence[EvaluatedModel], readings: Seque
         ]
     if not same_tokenizer:
         section.notes.append("The tokenizers differ, so only bits per byte can be compared, not the loss per token.")
+
+
+def has_one_stage(models: Sequence[EvaluatedModel]) -> bool:
+    """Whether each model is compared with one of the same stage."""
+    return all(models[one].checkpoint.stage == models[other].checkpoint.stage for one, other in twins(models))
 
 
 def has_one_tokenizer(models: Sequence[EvaluatedModel]) -> bool:
@@ -96,9 +117,11 @@ def summarize_gaps(sections: Sequence[Section]) -> Section | None:
     if len(rows) < 2 or not all(rows.values()):
         return None
     columns = [BY_TOKEN, BY_BYTE, *(f"spread, {column}" for column in (BY_TOKEN, BY_BYTE) if all(spreads))]
-    summary = Section("Gaps by corpus", columns)
+    summary = Section("Gaps by corpus", columns, rest_on="text")
     for (corpus, cells), spread in zip(rows.items(), spreads, strict=True):
         assert cells
+        if isinstance(cells[2], Estimate) and cells[2].examples:
+            summary.remarks[corpus] = count_of(cells[2].examples, "text")
         summary.rows[corpus] = [each[place] for each in (cells, spread) if each for place in (0, 2)]
     summary.notes.append("The rows of the sections above, side by side. Each interval covers the choice of texts of its corpus.")
     return summary

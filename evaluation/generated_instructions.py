@@ -16,6 +16,7 @@ from formats.pairs import Pair
 from sampling.engine import Engine
 from sampling.generation import ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
+from system.counts import count_of
 
 SHOWN_PAIRS = 3
 SHOWN_CHARACTERS = 100  # of each text
@@ -45,7 +46,7 @@ def measure_generated_instructions(recovery: Recovery, training: Sequence[Pair],
         different = Estimate(_share_of_different(texts), examples=len(texts), format_spec=".1%")
         section.rows[name] = (*overlap.values(), ended, different)
     section.notes += [
-        f"{len(true):,} pairs; {generated.cut:,} of their responses were cut to fit into the context.",
+        f"{count_of(len(true), 'pair')}; responses cut to fit into the context: {generated.cut:,}.",
         f"{_share_of_different(true):.1%} of the true instructions are different ones.",
         f"{'  '.join(signatures)}  ROUGE-L is the F1 score of rouge-score, which sees only a to z and digits.",
     ]
@@ -89,7 +90,7 @@ def _training_note(training: Sequence[Pair], true: Sequence[str]) -> str:
     times = Counter(pair.instruction for pair in training)
     most = max(times.values())
     return (
-        f"Compared with {len(training):,} training pairs, whose most frequent instruction occurs {most:,} time{'s' * (most > 1)}. "
+        f"Compared with {count_of(len(training), 'training pair')}, whose most frequent instruction occurs {count_of(most, 'time')}. "
         f"{np.mean([text in times for text in true]):.1%} of the true instructions occur among them word for word."
     )
 

@@ -17,6 +17,7 @@ from formats.shards import Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
 from formats.utf8 import decode_utf8
 from preprocessing.sources import Position, open_documents
+from system.counts import count_of
 from system.encodings import UTF8
 from system.errors import BAD_FLAGS, UserError
 from tokens.prompt_format import PromptFormat
@@ -88,7 +89,7 @@ def _read_documents(config: EvaluateConfig, dataset: Dataset, name: str) -> Held
     documents = DocumentReader(dataset, "val", tokenizer.end_of_text)
     chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
     texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
-    notes = [f"{len(chosen):,} of the {len(documents):,} held-out documents of {dataset.folder}."]
+    notes = [f"{len(chosen):,} of {count_of(len(documents), 'held-out document')} of {dataset.folder}."]
     return HeldOutTexts(f"held-out documents of {name}", name, texts, notes, [])
 
 
@@ -114,7 +115,7 @@ def read_texts(inputs: tuple[str, ...], encoding: str = UTF8) -> HeldOutTexts:
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
     lost = len(documents) - len(texts)
-    notes = [f"{len(texts):,} texts; {lost:,} more are empty or not valid UTF-8."]
+    notes = [f"{count_of(len(texts), 'text')}; empty or not valid UTF-8: {lost:,}."]
     name = inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
     return HeldOutTexts(name, name, texts, notes, [])
 
@@ -147,7 +148,10 @@ def open_data(folder: str, checkpoint: Checkpoint, stage: Stage) -> Dataset:
         if stage == "pretraining" and checkpoint.stage == "tuning":
             earlier = began_with(checkpoint)
             settings = earlier.train_config if earlier else {}
-        return open_dataset(Path(settings["data_dir"]), content)
+        made_from = Path(settings["data_dir"])
+        if not made_from.exists():
+            raise NotMeasured(f"{made_from} is not there. If it was moved, put a link there: ln -s NEW_PLACE {made_from}")
+        return open_dataset(made_from, content)
     except (KeyError, TypeError) as error:
         raise NotMeasured(f"{checkpoint.path} does not say what it was trained on") from error
     except UserError as error:
@@ -170,7 +174,7 @@ def _make_pool(pairs: list[Pair], source: str, limit: int, checkpoint: Checkpoin
     if not pool:
         raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
     examined = len(pool) + sum(count for trouble, count in lost.items() if trouble.startswith("left out"))
-    return pool, f"{len(pool):,} of {examined:,} pairs can be used ({counts}), from {source}."
+    return pool, f"{len(pool):,} of {count_of(examined, 'pair')} can be used ({counts}), from {source}."
 
 
 def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tuple[Example | None, str]:
@@ -180,7 +184,7 @@ def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tu
     if response is None:
         return None, "left out: instruction too long"
     ids = prompt_format.example(response.ids, instruction).astype(np.int64)
-    return Example(ids, len(prompt_format.prompt(response.ids))), "responses cut" if response.is_cut else ""
+    return Example(ids, len(prompt_format.prompt(response.ids))), "cut: response too long" if response.is_cut else ""
 
 
 def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair]) -> tuple[list[Pair], list[str], list[str]]:
@@ -192,7 +196,9 @@ def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair
         return [], [], [f"No training pairs to compare with, so the evaluated pairs may be among them: {error}"]
     known = {_compared(pair) for pair in training}
     seen = sum(_compared(one.pair) in known for one in evaluated)
-    found = [f"{seen:,} of the evaluated pairs are among the {len(training):,} training pairs that were read."]
+    found = [
+        f"Of the evaluated pairs, {seen:,} {'is' if seen == 1 else 'are'} among {count_of(len(training), 'training pair')} that were read."
+    ]
     notes, warnings = ([], found) if seen else (found, [])
     if dataset.fingerprint not in str(checkpoint.must_match.get("the pairs", "")):
         warnings.append(f"{dataset.folder} may have changed since the model was tuned on it.")

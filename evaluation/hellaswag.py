@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from config import Order, SourceConfig, TrainConfig
-from evaluation.bootstrap import Values, mean_estimate
-from evaluation.evaluated_model import EvaluatedModel, twins
+from evaluation.bootstrap import Estimate, Values, mean_estimate
+from evaluation.evaluated_model import EvaluatedModel, kin, twins
+from evaluation.gaps import mean_name, spread_name
 from evaluation.logprobs import grouped
 from evaluation.report import Section, with_progress
 from formats.batches import evenly_spaced
@@ -20,6 +21,7 @@ from model import GPT
 from preprocessing.hub import open_hub_dataset
 from preprocessing.sources import Source
 from sampling.scoring import Scorer
+from system.counts import count_of
 from system.device import autocast, choose_dtype
 from system.errors import UserError
 from system.ranks import Ranks
@@ -29,6 +31,13 @@ from tokens.tokenizer import Tokenizer
 ENDINGS = 4
 CHANCE = 1 / ENDINGS
 FIELDS = ("query", "endings", "label", "activity_label", "ctx_a", "ctx_b", "ctx")
+# How a choice is made: whether by the whole text, and whether by the score a byte.
+WAYS = {
+    "second part, in total": (False, False),
+    "second part, a byte": (False, True),
+    "whole text, in total": (True, False),
+    "whole text, a byte": (True, True),
+}
 RETRIES = 2  # of the hub; few, since the rest of the report does not need the tasks
 
 
@@ -108,7 +117,7 @@ def _task(row: dict[str, Any], source: str) -> HellaSwagTask:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"--hellaswag {source}: a row is not a HellaSwag task ({type(error).__name__}: {error})") from error
     if len(task.endings) != ENDINGS or not 0 <= task.label < ENDINGS:
-        raise UserError(f"--hellaswag {source}: a task has {len(task.endings)} endings and the label {task.label}")
+        raise UserError(f"--hellaswag {source}: a task has {count_of(len(task.endings), 'ending')} and the label {task.label}")
     return task
 
 
@@ -171,23 +180,40 @@ def _choose(model: EvaluatedModel, tasks: Sequence[HellaSwagTask]) -> Iterator[C
 
 def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwagTask], seed: int) -> Section:
     """How often each model chooses the true ending. A control: a backwards model cannot be asked as in published results."""
-    pairs = twins(models)
-    differences = [f"difference {number}" for number in range(1, len(pairs) + 1)] if len(pairs) > 1 else ["difference"] * len(pairs)
-    section = Section("HellaSwag, a control", [*(model.name for model in models), *differences], models_in="columns")
-    choices: list[list[ChoiceScores]] = []
+    section = Section("HellaSwag, a control", list(WAYS), models_in_rows=True, rest_on="task")
+    right: list[list[Values]] = []  # of each model in each way
+    cuts: list[str] = []
     for model in models:
-        choices.append(model.ranks.divided(partial(_choose, model), tasks))
-        if cut := sum(choice.cut for choice in choices[-1]):
-            section.notes.append(f"{model.name}: {cut:,} contexts did not fit and were cut at the side away from the ending.")
-    for whole, basis in ((False, "by the second part, given the first"), (True, "by the whole text")):
-        for per_byte, unit in ((False, "in total"), (True, "a byte")):
-            right = [np.array([choice.is_right(whole, per_byte) for choice in of_model], float) for of_model in choices]
-            between = [mean_estimate(right[one] - right[other], seed, "+.1%") for one, other in pairs]
-            section.rows[f"{basis}, {unit}"] = [*(mean_estimate(values, seed, ".1%") for values in right), *between]
+        choices = model.ranks.divided(partial(_choose, model), tasks)
+        right.append([np.array([choice.is_right(*way) for choice in choices], float) for way in WAYS.values()])
+        section.rows[model.name] = [mean_estimate(values, seed, ".1%") for values in right[-1]]
+        if cut := sum(choice.cut for choice in choices):
+            cuts.append(f"{model.kind or model.name}: of {count_of(cut, 'task')} the context was cut at the side away from the ending.")
+    section.notes += dict.fromkeys(cuts)  # seeds have the same one
+    for kind, places in kin(models).items():
+        mean, spread = mean_name(kind, len(places)), spread_name(kind, len(places))
+        section.rows |= _mean_and_spread(mean, spread, [right[place] for place in places], seed, ".1%")
+    pairs = twins(models)
+    differences = [[ours - others for ours, others in zip(right[one], right[other], strict=True)] for one, other in pairs]
+    for number, of_pair in enumerate(differences, 1):
+        name = f"difference {number}" if len(pairs) > 1 else "difference"
+        section.rows[name] = [mean_estimate(values, seed, "+.1%") for values in of_pair]
+    if len(pairs) > 1:
+        section.rows |= _mean_and_spread("mean difference", "spread of differences", differences, seed, "+.1%")
+        section.notes.append(
+            "A difference is that of the models of a gap. Spreads are between models or differences, intervals are over the tasks."
+        )
     error = math.sqrt(CHANCE * (1 - CHANCE) / len(tasks))
     section.notes += [
-        f"{len(tasks):,} tasks; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
-        "Backwards, the first part is the ending and the second the context, so the score is log P(context | ending). All four endings "
-        "share one context, so 'a byte' and 'in total' must choose the same. Forwards it is the usual log P(ending | context).",
+        f"{count_of(len(tasks), 'task')}; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
+        "The second part is scored given the first. Backwards that is log P(context | ending): the first part is the ending. All four "
+        "endings share one context, so 'a byte' and 'in total' must choose the same. Forwards it is the usual log P(ending | context).",
     ]
     return section
+
+
+def _mean_and_spread(mean: str, spread: str, values: Sequence[Sequence[Values]], seed: int, format_spec: str) -> dict[str, list[Estimate]]:
+    """The rows of several models, or of several differences, of each the values of all tasks in each way."""
+    ways = [np.array(way) for way in zip(*values, strict=True)]  # (models, tasks)
+    deviations = [Estimate(float(way.mean(axis=1).std(ddof=1)), None, None, len(values), format_spec.strip("+")) for way in ways]
+    return {mean: [mean_estimate(way.mean(axis=0), seed, format_spec) for way in ways], spread: deviations}

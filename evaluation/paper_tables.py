@@ -1,15 +1,20 @@
-"""The tables of a report for a paper: report.csv with a figure in each line, report.tex with a tabular for each section."""
+"""The tables of a report for a paper: report.csv with a figure in each line, report.tex with a table for each section."""
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from evaluation.bootstrap import Estimate
 from evaluation.report import Section
 from system.escapes import escape_controls
 
 CSV_COLUMNS = ("model", "corpus", "measure", "value", "low", "high")
+HEAD = r"% Tables for \input, in a document with \usepackage{booktabs}." + "\n"
+NUMBER = re.compile(r"\(?[+-]?([\d.]+|inf|nan)%?(\.\.[+-]?([\d.]+|inf)%?\))?")
+INTERVALS = "Brackets hold 95 % bootstrap intervals."
 IN_LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -37,27 +42,59 @@ def as_csv(sections: Sequence[Section]) -> str:
     return text.getvalue()
 
 
+def models_as_csv(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each model. What is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", *next(iter(models.values()), {})])
+    for model, facts in models.items():
+        writer.writerow([escape_controls(fact) if isinstance(fact, str) else fact for fact in (model, *facts.values())])
+    return text.getvalue()
+
+
 def _figures(section: Section) -> Iterator[tuple[str, str, Estimate]]:
     """The model, the measure and the estimate of each figure."""
     kind = section.title.partition(":")[0]
     for row, column, cell in section.cells():
         if isinstance(cell, Estimate):
-            model = {"rows": row, "columns": column, "": section.model}[section.models_in]
-            what = [name for place, name in (("rows", row), ("columns", column)) if place != section.models_in]
-            yield model, ": ".join([kind, *what]), cell
+            what = [column] if section.models_in_rows else [row, column]
+            yield row if section.models_in_rows else section.model, ": ".join([kind, *what]), cell
 
 
 def as_latex(sections: Sequence[Section]) -> str:
-    """The sections that have rows, each as a tabular that needs no package."""
-    return "\n".join(_tabular(section) for section in sections if section.rows)
+    """The sections that have rows, each as a table with a caption and a label of its own, for `input`."""
+    tables: dict[str, str] = {}  # by label
+    for section in sections:
+        label = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "table"
+        if section.rows:
+            label = label if label not in tables else f"{label}-{len(tables) + 1}"
+            tables[label] = _table(section, label)
+    return "\n".join([HEAD, *tables.values()])
 
 
-def _tabular(section: Section) -> str:
-    rows = [["", *section.columns], *([section.label(name), *map(str, cells)] for name, cells in section.rows.items())]
-    header, *body = [" & ".join(map(in_latex, cells)) + r" \\" for cells in rows]
-    title = " ".join(escape_controls(section.title).split())
-    lines = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * len(section.columns)}}}", r"\hline", header, r"\hline", *body, r"\hline"]
-    return "\n".join([*lines, r"\end{tabular}", ""])
+def _table(section: Section, label: str) -> str:
+    has_intervals = any(isinstance(cell, Estimate) and cell.interval for _, _, cell in section.cells())
+    caption = in_latex(" ".join([f"{section.title}.", *([INTERVALS] if has_intervals else []), *section.all_warnings]))
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{label}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(section.columns)}}}", r"\toprule", _row(["", *section.columns]), r"\midrule"]
+    for name, cells in section.rows.items():
+        estimates = [cell if isinstance(cell, Estimate) else None for cell in cells]
+        lines.append(_row([section.label(name), *(cell.figure if isinstance(cell, Estimate) else cell for cell in cells)]))
+        if any(estimate and estimate.interval for estimate in estimates):  # below the figures, since beside them few columns fit a page
+            lines.append(_row(["", *(estimate.interval if estimate else "" for estimate in estimates)]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_in_cell, cells)) + r" \\"
+
+
+def _in_cell(text: str) -> str:
+    """A cell as LaTeX prints it: the figures and intervals with minus signs instead of hyphens, the intervals small."""
+    number = NUMBER.fullmatch(text)
+    shown = in_latex(text)
+    shown = shown.replace("-", "$-$") if number else shown
+    return rf"{{\footnotesize {shown}}}" if number and text.startswith("(") else shown
 
 
 def in_latex(text: str) -> str:

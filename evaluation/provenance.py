@@ -6,10 +6,26 @@ from typing import Any
 
 from config import EvaluateConfig
 from evaluation.evaluated_model import EvaluatedModel
+from formats.hub_models import is_on_hub
 from formats.shards import open_dataset
 from system.provenance import describe_program
 
 TRAINED_ON = ("the data", "the pairs")  # as checkpoints record the data of their last training, with its hash
+
+
+def describe_model(model: EvaluatedModel) -> dict[str, Any]:
+    """What tells a model from the others of its report; None where its checkpoint does not say it."""
+    checkpoint = model.checkpoint
+    data = next((str(checkpoint.must_match[name]) for name in TRAINED_ON if name in checkpoint.must_match), None)
+    return {
+        "folder": model.named if is_on_hub(model.named) else str(checkpoint.folder),
+        "word order": checkpoint.order,
+        "seed": checkpoint.train_config.get("seed"),
+        "learning rate": checkpoint.train_config.get("lr"),
+        "tokens seen": checkpoint.tokens,
+        "data": data and data.rpartition("(")[2].rstrip(")"),
+        "checkpoint": checkpoint.fingerprint,
+    }
 
 
 def describe_provenance(config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from evaluation.recovery import GAIN, GIVEN, WORDS, Recovery
 from evaluation.report import Picture, Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
+from system.counts import count_of
 
 TOGETHER = "that difference and BM25, weighted"
 INSTRUCTIONS_PER_UPDATE = 256  # scored without a response between two updates of the progress bar
@@ -22,13 +23,15 @@ Instruction = tuple[int, ...]  # its ids
 
 def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequence[int], limit: int) -> tuple[Section, Picture | None]:
     """Rank the true instruction of at most `limit` responses among as many others as `sizes` say, drawn from the pool."""
-    section = Section("Ranking: the true instruction among others", COLUMNS)
+    section = Section("Ranking: the true instruction among others", COLUMNS, rest_on="response")
     # All candidates see the same cut of the response, so its length does not reveal the true one. It keeps half of the context.
     longest = recovery.model.block_size // 2 - recovery.prompt_format.overhead
     candidates = make_candidates((pair.response, pair.instruction_ids) for pair in pool if len(pair.instruction_ids) <= longest)
     possible = sorted(size for size in set(sizes) if size <= candidates.available)
     for size in sorted(set(sizes) - set(possible)):
-        section.notes.append(f"{size:,} others: left out. A response has only {candidates.available:,} other instructions.")
+        section.notes.append(
+            f"{count_of(size, 'other')}: left out. A response has only {count_of(candidates.available, 'other instruction')}."
+        )
     usable = [pair for pair in recovery.pairs if pair.instruction_ids in candidates.index_of]
     questions = [usable[index] for index in evenly_spaced(len(usable), limit).tolist()]
     if not possible or not questions:
@@ -38,13 +41,15 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     scores = _score_candidates(recovery, questions, candidates, drawn)
     curves = add_rows(section, scores, possible, recovery.seed)
     section.notes += [
-        f"{len(questions):,} responses. The other instructions are drawn from {len(candidates.all):,} different ones and belong to "
-        "a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
+        f"{count_of(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} different ones and "
+        "belong to a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         "BM25 reads the whole response; the model reads what fits beside the longest candidate. Weighted: each half of the responses with "
         "the weights that fit the other half best.",
     ]
     if lost := len(recovery.pairs) - len(usable):
-        section.notes.append(f"{lost:,} pairs left out: their instructions are longer than about half of the context ({longest} tokens).")
+        section.notes.append(
+            f"{count_of(lost, 'pair')} left out, with an instruction longer than about half of the context ({longest:,} tokens)."
+        )
     title, axes = "How often the true instruction comes first among others", ("other instructions", "recall@1")
     return section, Picture("report_ranking.png", title, *axes, curves, y_range=(0, 1.02), baselines=(WORDS, CHANCE))
 

@@ -18,14 +18,15 @@ from evaluation.generated_instructions import measure_generated_instructions
 from evaluation.held_out import HeldOutPairs, HeldOutTexts, NotMeasured, read_held_out_documents, read_held_out_pairs, read_texts
 from evaluation.hellaswag import HellaSwagTask, is_file, measure_hellaswag, read_tasks
 from evaluation.language import measure_language
-from evaluation.provenance import describe_provenance
+from evaluation.provenance import describe_model, describe_provenance
 from evaluation.ranking import measure_ranking
 from evaluation.recovery import Recovery, measure_instructions
 from evaluation.report import Picture, Section
 from evaluation.report_files import Report
+from evaluation.run_names import fit_name, name_beside
 from evaluation.training_overlap import warn_of_training
 from evaluation.trajectory import measure_trajectory, require_checkpoints
-from formats.checkpoint import BEST, Checkpoint, numbered_checkpoints
+from formats.checkpoint import numbered_checkpoints
 from system.device import choose_dtype, device_name
 from system.errors import BAD_FLAGS, UserError, require
 
@@ -45,7 +46,7 @@ def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], devic
     for model in models:
         checkpoint = model.checkpoint
         facts[model.name] = (
-            f"{checkpoint.path}, step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen, "
+            f"{checkpoint.path}, step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen, {_training_of(model)}"
             f"{checkpoint.make_model(torch.device('cpu')).count_parameters() / 1e6:.1f} M parameters, "
             f"vocabulary {checkpoint.tokenizer.vocab_size:,} ({checkpoint.tokenizer.sha256[:12]})"
         )
@@ -56,17 +57,17 @@ def describe_run(config: EvaluateConfig, models: Sequence[EvaluatedModel], devic
     return facts | describe_provenance(config, models)
 
 
+def _training_of(model: EvaluatedModel) -> str:
+    """The seed and the learning rate, if the checkpoint says them."""
+    known = {name: describe_model(model)[name] for name in ("seed", "learning rate")}
+    return "".join(f"{name} {value}, " for name, value in known.items() if value is not None)
+
+
 def default_folder(models: Sequence[EvaluatedModel]) -> Path:
     """The folder of the first checkpoint, or one in it that names the other models, so that each comparison has its own."""
-    others = "+".join(_short_name(model.checkpoint) for model in models if model.is_other)
-    more = "+".join(_short_name(model.checkpoint) for model in models[1:] if not model.is_other)
-    return models[0].checkpoint.folder / "_".join(filter(None, (more and f"with_{more}", others and f"against_{others}")))
-
-
-def _short_name(checkpoint: Checkpoint) -> str:
-    """The name of the folder, and of the file if it is not the usual one."""
-    name = checkpoint.folder.resolve().name
-    return name if checkpoint.path.name in (BEST, checkpoint.folder.name) else f"{name}-{checkpoint.path.stem}"
+    others = "+".join(name_beside(models[0].run, model.run) for model in models if model.is_other)
+    more = "+".join(name_beside(models[0].run, model.run) for model in models[1:] if not model.is_other)
+    return models[0].checkpoint.folder / fit_name("_".join(filter(None, (more and f"with_{more}", others and f"against_{others}"))))
 
 
 def fill(report: Report, config: EvaluateConfig, models: Sequence[EvaluatedModel]) -> None:

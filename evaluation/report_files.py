@@ -1,7 +1,7 @@
 """The report of a run: sections are printed as they come, and the files of the complete report replace those of the earlier one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from evaluation.drawing import draw
-from evaluation.paper_tables import as_csv, as_latex
+from evaluation.paper_tables import as_csv, as_latex, models_as_csv
 from evaluation.report import Picture, Section
 from evaluation.terminal_table import print_section
 from system.errors import UserError
@@ -31,6 +31,7 @@ class Report:
     facts: dict[str, Any]
     sections: list[Section] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the facts of each model, by its name
     is_kept: bool = True  # False: in a process whose results another one writes
 
     def print_facts(self) -> None:
@@ -54,7 +55,12 @@ class Report:
         with _as_user_errors(self.folder):
             for picture in self.pictures:
                 draw(self.folder, picture)
-            for name, text in (("report.csv", as_csv(self.sections)), ("report.tex", as_latex(self.sections))):
+            texts = {
+                "report.csv": as_csv(self.sections),
+                "report_models.csv": models_as_csv(self.models),
+                "report.tex": as_latex(self.sections),
+            }
+            for name, text in texts.items():
                 _write_text(self.folder / name, text)
         self._write("report")
         drawn = [name for picture in self.pictures for name in picture.file_names]
@@ -63,11 +69,12 @@ class Report:
                 path.unlink(missing_ok=True)  # of an earlier report
         for ending in (".md", ".json"):
             (self.folder / f"report_unfinished{ending}").unlink(missing_ok=True)
-        return ["report.json", "report.md", "report.csv", "report.tex", *drawn]
+        return ["report.json", "report.md", *texts, *drawn]
 
     def _write(self, name: str) -> None:
         content = {
             **self.facts,
+            "models": self.models,
             "sections": [each.as_json() for each in self.sections],
             "pictures": [each.as_json() for each in self.pictures],
         }
@@ -77,9 +84,13 @@ class Report:
 
     def _as_markdown(self) -> str:
         lines = [f"# {self.title}", "", *(f"- {line}" for line in self._fact_lines())]
+        if self.models:
+            columns = list(next(iter(self.models.values())))
+            lines += ["", _table_row(["model", *columns]), "|---" * (len(columns) + 1) + "|"]
+            lines += [_table_row([name, *(_shown(facts[column]) for column in columns)]) for name, facts in self.models.items()]
         lines += ["", "What each row means, and which pitfall it avoids, is explained in docs/evaluation.md."]
         for section in self.sections:
-            lines += ["", f"## {section.title}", *(line for warning in section.warnings for line in ("", f"**{warning}**")), ""]
+            lines += ["", f"## {section.title}", *(line for warning in section.all_warnings for line in ("", f"**{warning}**")), ""]
             if section.rows:
                 lines += [_table_row(["", *section.columns]), "|---" * (len(section.columns) + 1) + "|"]
                 lines += [_table_row([section.label(name), *map(str, cells)]) for name, cells in section.rows.items()]
@@ -113,6 +124,10 @@ def _console() -> Console:
 def _write_text(path: Path, text: str) -> None:
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "replace"))
+
+
+def _shown(fact: Any) -> str:
+    return "" if fact is None else f"{fact:,}" if isinstance(fact, int) else str(fact)
 
 
 def _table_row(cells: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ def print_section(console: Console, section: Section) -> None:
     """Print the title, the warnings, the table and the notes."""
     console.print()
     console.print(Text(escape_controls(section.title), style="bold"))
-    for warning in section.warnings:
+    for warning in section.all_warnings:
         console.print(Text(escape_controls(warning), style="yellow"))
     if section.rows:
         for table in _tables(console, section):
@@ -66,5 +66,6 @@ def _table(section: Section, shown: Sequence[int], stacked: bool) -> Table:
 
 
 def _cell(cell: Estimate | str, stacked: bool) -> str:
-    text = escape_controls(str(cell))
-    return text.replace(" (", "\n(") if stacked and isinstance(cell, Estimate) else text
+    if stacked and isinstance(cell, Estimate):
+        return "\n".join(filter(None, (cell.figure, cell.interval)))
+    return escape_controls(str(cell))

@@ -31,11 +31,12 @@ def warn_of_training(groups: Sequence[HeldOutTexts], checkpoints: Sequence[Check
                 seen |= found[dataset.folder]
         except (NotMeasured, UserError) as reason:
             for group in groups:
-                group.warnings.append(f"{checkpoint.path}: cannot read the data that it was trained on ({reason}), {UNKNOWN}.")
+                group.warnings.append(f"{checkpoint.path}: cannot read the data that it was trained on, {UNKNOWN}: {reason}")
             continue
         for group in groups:
             if count := sum(text in seen for text in group.texts):
-                group.warnings.append(f"{checkpoint.path} was trained on {count:,} of these {len(group.texts):,} texts.")
+                seen_texts = f"{count:,} of these {len(group.texts):,} texts" if len(group.texts) > 1 else "this text"
+                group.warnings.append(f"{checkpoint.path} was trained on {seen_texts}.")
 
 
 def _trained_on(checkpoint: Checkpoint) -> Iterator[Dataset]:

@@ -8,12 +8,13 @@ from config import EvaluateConfig
 from evaluation.bootstrap import Estimate
 from evaluation.evaluated_model import EvaluatedModel
 from evaluation.held_out import HeldOutPairs, HeldOutTexts
-from evaluation.hellaswag import HellaSwagTask, measure_hellaswag
+from evaluation.hellaswag import WAYS, HellaSwagTask, measure_hellaswag
 from evaluation.language import measure_language
 from evaluation.ranking import measure_ranking
 from evaluation.recovery import GAIN, OTHER, OWN, Recovery, measure_instructions
 from evaluation.report import Curve, Picture, Section
 from formats.checkpoint import NUMBERED, numbered_checkpoints
+from system.counts import count_of
 from system.errors import UserError
 
 BITS, SHARE = "bits per byte", "share"
@@ -72,10 +73,10 @@ def _figures(
         others = min(config.candidates)
         section, _ = measure_ranking(recovery, pairs.pool, (others,), config.ranked_pairs)
         if section.rows:
-            found[SHARE, f"first among {others:,} others"] = _estimate(section, f"{others:,} others: {GAIN}")
+            found[SHARE, f"first among {count_of(others, 'other')}"] = _estimate(section, f"{count_of(others, 'other')}: {GAIN}")
     if tasks:
         section = measure_hellaswag([model], tasks, config.seed)
-        found[SHARE, "HellaSwag"] = _estimate(section, "by the second part, given the first, a byte")
+        found[SHARE, "HellaSwag"] = _estimate(section, model.name, list(WAYS).index("second part, a byte"))
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.bootstrap import Estimate
-from evaluation.evaluated_model import EvaluatedModel, with_numbers
+from evaluation.evaluated_model import EvaluatedModel
 from evaluation.gaps import GAP, MEAN_GAP, SPREAD, TextLosses, add_gaps, gaps, summarize_gaps
 from evaluation.report import Section
 
@@ -26,8 +26,8 @@ def test_the_gap_by_hand() -> None:
 
 def seeds(model: EvaluatedModel, count: int) -> list[EvaluatedModel]:
     """As many models as others, in the order in which they are loaded."""
-    others = [model._replace(name="other", is_other=True)] * count
-    return with_numbers([*[model] * count, *others])
+    kin = [model._replace(name=f"bigram model {number + 1}") for number in range(count)]
+    return [*kin, *(each._replace(name=each.name.replace("bigram model", "other"), is_other=True) for each in kin)]
 
 
 def test_several_pairs_have_a_mean_and_a_spread(bigram_model: EvaluatedModel) -> None:
@@ -48,7 +48,7 @@ def test_one_pair_has_one_gap(bigram_model: EvaluatedModel) -> None:
     add_gaps(section, seeds(bigram_model, 1), [losses(2.2), losses(2.0)], seed=0)
     assert list(section.rows) == [GAP]
     alone = Section("Language")
-    add_gaps(alone, with_numbers([bigram_model] * 2), [losses(2.2), losses(2.0)], seed=0)
+    add_gaps(alone, [bigram_model] * 2, [losses(2.2), losses(2.0)], seed=0)
     assert not alone.rows and not alone.notes  # two seeds and no twin
 
 
@@ -63,5 +63,6 @@ def test_the_summary_has_a_row_for_each_corpus(bigram_model: EvaluatedModel) -> 
     assert summary.columns == ["nats a token", "bits per byte", "spread, nats a token", "spread, bits per byte"]
     values = {row: [cell.value for cell in cells if isinstance(cell, Estimate)] for row, cells in summary.rows.items()}
     assert values == {"prose": pytest.approx([0.1, 0.1, 0, 0]), "code": pytest.approx([0.3, 0.3, 0, 0])}
+    assert summary.remarks == {"prose": "3 texts", "code": "3 texts"}
     assert summarize_gaps(sections[:1]) is None  # one corpus says all in its own section
     assert summarize_gaps([*sections, Section("Language: x", corpus="x")]) is None  # without twins

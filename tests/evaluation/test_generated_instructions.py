@@ -27,4 +27,4 @@ def test_guesses_from_training_pairs_are_searched_and_counted(bigram_model: Eval
     )
     without = measure_generated_instructions(recovery, [], 4, 2)
     assert list(without.rows) == ["the model", "first sentence of the response"]
-    assert without.notes[0] == "2 pairs; 0 of their responses were cut to fit into the context."
+    assert without.notes[0] == "2 pairs; responses cut to fit into the context: 0."

@@ -43,7 +43,7 @@ def test_a_long_text_is_one_text_and_invalid_utf8_is_counted(tmp_path: Path) -> 
     (tmp_path / "invalid.txt").write_bytes(b"\xff\xfa\n<|endoftext|>\nvalid")
     texts = read_texts((str(tmp_path / "long.txt"), str(tmp_path / "invalid.txt")))
     assert texts.texts == ["the cat sleeps under a tree. " * 400, "valid"]
-    assert texts.notes[0].startswith("2 texts; 1 more are empty or not valid UTF-8.")
+    assert texts.notes[0].startswith("2 texts; empty or not valid UTF-8: 1.")
     assert texts.name.endswith("long.txt and 1 more")
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import ModelConfig, Order
-from evaluation.hellaswag import ChoiceScores, HellaSwagTask, encode_task, read_tasks, score_tasks
+from evaluation.bootstrap import Estimate
+from evaluation.evaluated_model import EvaluatedModel
+from evaluation.hellaswag import ChoiceScores, HellaSwagTask, encode_task, measure_hellaswag, read_tasks, score_tasks
 from model import GPT
 from sampling.scoring import Scorer
 from system.errors import UserError
@@ -81,6 +84,8 @@ def test_tasks_come_from_the_hub_with_retries(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), table)
         files[f"data/validation-0000{shard}-of-00002.parquet"] = table.getvalue()
     code = """
+from evaluation.bootstrap import Estimate
+from evaluation.evaluated_model import EvaluatedModel
 from evaluation.hellaswag import read_tasks
 tasks = read_tasks('Rowan/hellaswag', 0)
 print([task.label for task in tasks], tasks[1])
@@ -185,3 +190,32 @@ def test_a_long_context_keeps_the_end_nearest_to_the_ending(model: GPT, tokenize
     assert long.context.endswith(kept) and kept.endswith("199")
     [choices] = score_tasks(Scorer(model, 3), tokenizer, order, [long])  # an ending longer than the context
     assert choices.cut and np.isfinite(choices.first + choices.second).all()
+
+
+def test_seeds_have_their_mean_and_spread(bigram_model: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pairs of twins, which choose rightly in all, half, half and none of the tasks."""
+    share = {"b0": 4, "b1": 2, "f0": 2, "f1": 0}
+
+    def choose(model: EvaluatedModel, tasks: Sequence[HellaSwagTask]) -> Iterator[ChoiceScores]:
+        zero = np.zeros(4)
+        return (ChoiceScores(zero, np.array([place < share[model.name], 0.5, 0, 0]), zero, zero, 0, True) for place in range(4))
+
+    monkeypatch.setattr("evaluation.hellaswag._choose", choose)
+    models = [bigram_model._replace(name=name, kind=name[0], is_other=name[0] == "f") for name in share]
+    section = measure_hellaswag(models, TASKS * 2, 0)
+    values = {row: cells[0].value for row, cells in section.rows.items() if isinstance(cells[0], Estimate)}
+    half = pytest.approx(0.5 / math.sqrt(2))
+    assert values == {
+        **{
+            "b0": 1,
+            "b1": 0.5,
+            "f0": 0.5,
+            "f1": 0,
+            "b: mean of 2": 0.75,
+            "b: spread of 2": half,
+            "f: mean of 2": 0.25,
+            "f: spread of 2": half,
+        },
+        **{"difference 1": 0.5, "difference 2": 0.5, "mean difference": 0.5, "spread of differences": 0},
+    }
+    assert section.notes[:2] == [f"{kind}: of 4 tasks the context was cut at the side away from the ending." for kind in "bf"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluation.bootstrap import Estimate
-from evaluation.evaluated_model import EvaluatedModel, with_numbers
+from evaluation.evaluated_model import EvaluatedModel
 from evaluation.language import measure_language
 from sampling.scoring import Scorer
 
@@ -33,7 +33,7 @@ def test_models_of_two_stages_have_no_gap_and_a_note(bigram_model: EvaluatedMode
     section, picture = measure_language([bigram_model, pretrained], ["a b", "c"], "texts", "x.png", 0, 0)
     assert "gap" not in section.rows
     assert section.remarks == {"bigram model": "judge its text by its pretrained checkpoint"}  # it is the tuned one
-    assert (list(picture.curves), picture.title) == (["other"], "Loss by position in the text: texts")
+    assert (list(picture.curves), picture.title, picture.gaps) == (["other"], "Loss by position in the text: texts, 2 texts", {})
     assert "No gap: one model is tuned, the other is not." in section.notes
 
 
@@ -43,7 +43,7 @@ def test_seeds_have_their_mean_and_spread(bigram_model: EvaluatedModel) -> None:
     weights = {name: -2 * tensor if name == "embedding.weight" else tensor for name, tensor in checkpoint.weights.items()}
     changed = type(checkpoint)(**{**vars(checkpoint), "weights": weights})
     other = bigram_model._replace(checkpoint=changed, scorer=Scorer(changed.make_model(torch.device("cpu")), 4))
-    models = with_numbers([bigram_model, other])
+    models = [model._replace(name=f"bigram model {number}", kind="bigram model") for number, model in enumerate((bigram_model, other), 1)]
     section, picture = measure_language(models, ["the cat sleeps.", "a dog runs.", "old"], "texts", "x.png", 0, 0)
     assert list(section.rows) == ["bigram model 1", "bigram model 2", "bigram model: mean of 2", "bigram model: spread of 2"]
     for column in (0, 2):
@@ -52,9 +52,11 @@ def test_seeds_have_their_mean_and_spread(bigram_model: EvaluatedModel) -> None:
         assert abs(one.value - two.value) > 0.1
         assert mean.value == pytest.approx((one.value + two.value) / 2) and mean.low is not None
         assert spread.value == pytest.approx(abs(one.value - two.value) / math.sqrt(2)) and spread.low is None
-    assert sum("tokens, each counted once" in note for note in section.notes) == 1  # seeds share it
-    assert list(picture.curves) == ["bigram model 1", "bigram model 2"]
-    assert picture.title == "Loss by position in the text, after tuning on pairs: texts"  # there is nothing else to draw
+    assert sum("tokens of 3 texts, each counted once" in note for note in section.notes) == 1  # seeds share it
+    names = ["bigram model 1", "bigram model 2", "bigram model: mean of 2"]
+    assert list(picture.curves) == names and names[2] in picture.means
+    assert picture.families == dict.fromkeys(names, "bigram model")
+    assert picture.title == "Loss by position in the text, after tuning on pairs: texts, 3 texts"  # there is nothing else to draw
 
 
 def test_the_curve_ends_where_few_texts_go_on(bigram_model: EvaluatedModel) -> None:

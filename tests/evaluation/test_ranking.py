@@ -31,4 +31,4 @@ def test_an_instruction_longer_than_half_of_the_context_is_left_out(bigram_model
     recovery = make_recovery(bigram_model, [*pairs, Pair("7" * 70, "It is long.")])
     section, _ = measure_ranking(recovery, recovery.pairs, [5], 12)
     assert section.notes[0].startswith("6 responses. ")
-    assert section.notes[-1].startswith("1 pairs left out: ")
+    assert section.notes[-1].startswith("1 pair left out, ")

@@ -24,7 +24,7 @@ def test_an_earlier_report_stays_until_the_new_one_is_complete(tmp_path: Path) -
     report.add(SECTION, Picture("report_positions.png", "t", "x", "y", {"model": [(1.0, Estimate(1.0)), (2.0, Estimate(2.0, 1.5, 2.5))]}))
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == "earlier"
     assert json.loads((tmp_path / "report_unfinished.json").read_text(encoding="utf-8"))["sections"][0]["title"] == "First"
-    files = ["report.json", "report.md", "report.csv", "report.tex", "report_positions.png", "report_positions.svg"]
+    files = ["report.json", "report.md", "report.csv", "report_models.csv", "report.tex", "report_positions.png", "report_positions.svg"]
     assert report.finish() == files
     assert rows_of_report(tmp_path)["First"]["row 2"] == {"a | b": {"value": 0.5, "low": 0.25, "high": 1.0, "examples": 3}, "c": "x"}
     assert rows_of_report(tmp_path)["First"]["row | 1"]["a | b"]["value"] is None  # JSON has no nan
@@ -75,3 +75,15 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write the report to .*file: Not a directory. Give another --out-dir"):
         Report("Title", tmp_path / "file", {}).add(SECTION)
+
+
+def test_an_interval_of_few_examples_gets_a_caution() -> None:
+    def warnings(**counts: int) -> list[str]:
+        rows = {name: (Estimate(1.0, 0.5, 1.5, count) if count > 1 else Estimate(1.0, examples=count),) for name, count in counts.items()}
+        return Section("T", ["c"], {**rows, "spread": (Estimate(0.1, examples=2),)}, warnings=["Seen."], rest_on="text").all_warnings
+
+    assert warnings(a=20, b=500) == ["Seen."]
+    assert warnings(a=2, b=2)[1:] == ["Caution: these intervals rest on only 2 texts. With fewer than 20 an interval is too narrow."]
+    assert warnings(a=200, b=19)[1:] == ["Caution: few texts for b (19 texts). With fewer than 20 an interval is too narrow."]
+    assert warnings(a=2, b=1)[1:] == ["Caution: few texts for a (2 texts), b (1 text). With fewer than 20 an interval is too narrow."]
+    assert warnings(a=1)[1:] == ["Caution: only 1 text, so there is no interval."]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -102,8 +103,8 @@ def test_answer_rows(card: Card) -> None:
 
 def test_hellaswag_rows(card: Card) -> None:
     rows = rows_of_report(card.folder)["HellaSwag, a control"]
-    assert rows["by the whole text, in total"]["tuned, backward"]["examples"] == 8
-    assert rows["by the whole text, in total"]["difference"]["value"] == 0
+    assert rows["tuned, backward"]["whole text, in total"]["examples"] == 8
+    assert rows["difference"]["whole text, in total"]["value"] == 0
     assert "log P(context | ending)" in card.printed and "chance is 25%" in card.printed
 
 
@@ -144,9 +145,12 @@ def test_the_tables_for_a_paper(card: Card) -> None:
     pairs = str(card.flags[card.flags.index("--pairs") + 1])
     assert ("tuned, backward", pairs, "Ranking: 5 others: chance: recall@1") in figures
     tasks = str(card.flags[card.flags.index("--hellaswag", card.flags.index("--hellaswag") + 1) + 1])
-    assert ("pretrained, backward", tasks, "HellaSwag, a control: by the whole text, in total") in figures
+    assert ("pretrained, backward", tasks, "HellaSwag, a control: whole text, in total") in figures
     tabulars = (card.folder / "report.tex").read_text(encoding="utf-8")
-    assert tabulars.count(r"\begin{tabular}") == tabulars.count(r"\end{tabular}") == 8
+    for name in ("tabular", "table"):
+        assert tabulars.count(rf"\begin{{{name}}}") == tabulars.count(rf"\end{{{name}}}") == 8
+    labels = re.findall(r"\\label{(.*)}", tabulars)
+    assert len(set(labels)) == 8 and "tab:language-held-out-documents-of-small" in labels
 
 
 @pytest.fixture(scope="module")
@@ -171,28 +175,37 @@ def test_several_models_and_corpora_are_in_one_card(comparison: Card) -> None:
     rows = rows_of_report(comparison.folder)
     corpora = ["held-out documents of prose", "held-out documents of code"]
     assert list(rows)[:3] == [*(f"Language: {corpus}" for corpus in corpora), "Gaps by corpus"]
-    ours, others = "pretrained, backward", "against: pretrained, backward"
-    assert list(rows[f"Language: {corpora[0]}"]) == [
-        *(f"{kind} {number}" for kind in (ours, others) for number in (1, 2)),
-        *(f"{kind}: {what} of 2" for kind in (ours, others) for what in ("mean", "spread")),
-        "gap 1", "gap 2", "mean gap", "spread of gaps",
-    ]  # fmt: skip
+    names = [f"backward {run}" for run in ("a0", "a1", "b0", "b1")]
+    kinds = [f"{kind}: {what} of 2" for kind in ("backward", "against: backward") for what in ("mean", "spread")]
+    assert list(rows[f"Language: {corpora[0]}"]) == [*names, *kinds, "gap 1", "gap 2", "mean gap", "spread of gaps"]
+    assert "Caution: these intervals rest on only 6 texts." in comparison.printed
     assert list(rows["Gaps by corpus"]) == ["prose", "code"]
     assert rows["Gaps by corpus"]["code"]["bits per byte"] == rows[f"Language: {corpora[1]}"]["mean gap"]["bits per byte"]
-    right = rows["HellaSwag, a control"]["by the whole text, in total"]
-    assert list(right) == [f"{ours} 1", f"{ours} 2", f"{others} 1", f"{others} 2", "difference 1", "difference 2"]
-    assert right["difference 2"]["value"] == 0  # the same weights
+    right = rows["HellaSwag, a control"]
+    assert list(right) == [*names, *kinds, "difference 1", "difference 2", "mean difference", "spread of differences"]
+    assert right["mean difference"]["whole text, in total"]["value"] == 0  # the same weights
 
 
 def test_each_corpus_has_its_picture(comparison: Card) -> None:
     pictures = json.loads((comparison.folder / "report.json").read_text(encoding="utf-8"))["pictures"]
     assert [(picture["name"], picture["title"]) for picture in pictures] == [
-        ("report_positions.png", "Loss by position in the text: held-out documents of prose"),
-        ("report_positions1.png", "Loss by position in the text: held-out documents of code"),
+        ("report_positions.png", "Loss by position in the text: held-out documents of prose, 6 texts"),
+        ("report_positions1.png", "Loss by position in the text: held-out documents of code, 6 texts"),
     ]
     for name in ("report_positions.svg", "report_positions1.svg"):
         assert "<svg" in (comparison.folder / name).read_text(encoding="utf-8")
     assert "Loss by position" in (comparison.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_each_model_is_described(comparison: Card) -> None:
+    described = json.loads((comparison.folder / "report.json").read_text(encoding="utf-8"))["models"]
+    assert list(described) == ["backward a0", "backward a1", "backward b0", "backward b1"]
+    facts = described["backward a1"]
+    assert (facts["folder"], facts["word order"]) == (str(comparison.flags[1]), "backward")
+    assert facts["checkpoint"].startswith("step ") and facts["tokens seen"] > 0 and {"seed", "learning rate", "data"} < set(facts)
+    [first, *lines] = csv.DictReader((comparison.folder / "report_models.csv").read_text(encoding="utf-8").splitlines())
+    assert (first["model"], first["checkpoint"], len(lines)) == ("backward a0", facts["checkpoint"], 3)
+    assert f"| backward b1 | {comparison.flags[4]} | backward |" in (comparison.folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_folder_of_a_report_names_the_other_models(checkpoints: dict[str, Path]) -> None:
@@ -217,7 +230,7 @@ def test_a_pretrained_model_gets_only_language_sections(checkpoints: dict[str, P
     assert result.returncode == 0, result.stderr
     assert [title for title, rows in rows_of_report(tmp_path).items() if rows] == ["Language: held-out documents of small"]
     assert f"Left out: {path} is pretrained but not tuned" in " ".join(result.stdout.split())
-    assert "5 of the " in result.stdout
+    assert re.search(r"\n5 of [\d,]+ held-out documents of ", result.stdout)
 
 
 def test_a_run_with_nothing_to_measure_is_an_error(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -267,7 +280,7 @@ def test_an_interrupted_run_keeps_the_earlier_report_and_its_own_sections(
 def test_one_pair_is_enough_and_its_long_response_is_cut(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     result = evaluate_pairs(checkpoints["tuning"], tmp_path, [{"instruction": "What is it?", "output": "word " * 3000}])
     assert result.returncode == 0, result.stderr
-    assert "1 responses cut" in result.stdout
+    assert "1 cut: response too long" in result.stdout
     assert "Left out: too few pairs with different responses." in result.stdout
     assert result.stdout.count("others: left out. A response has only 0 other instructions.") == 3
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evaluation.answers import measure_answers
 from evaluation.bootstrap import Estimate
-from evaluation.evaluated_model import EvaluatedModel, with_numbers
+from evaluation.evaluated_model import EvaluatedModel, with_names
 from evaluation.filtering import measure_filtering
 from evaluation.generated_instructions import measure_generated_instructions
 from evaluation.language import measure_language
@@ -39,7 +39,7 @@ def tables_in(printed: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def sections(bigram_model: EvaluatedModel) -> list[Section]:
     """Real ones, of each kind that has a table of its own shape."""
-    models = with_numbers([bigram_model._replace(name="pretrained, backward", is_other=number > 1) for number in range(4)])
+    models = with_names([bigram_model._replace(is_other=number > 1) for number in range(4)])
     language, _ = measure_language(models, ["the cat sleeps.", "a dog runs under the tree.", "old and small"], "texts", "x.png", 0, 0)
     recovery = make_recovery(bigram_model, [Pair(pair["instruction"], pair["output"]) for pair in make_pairs(30)])
     ranking, _ = measure_ranking(recovery, recovery.pairs, (5, 10), 20)

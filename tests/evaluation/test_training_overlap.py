@@ -76,3 +76,14 @@ def test_a_folder_that_has_changed_proves_nothing(checkpoints: dict[str, Path], 
     changed = dataclasses.replace(checkpoint, must_match={"the data": "9 tokens (0123456789ab)"})
     [warning] = warnings(texts, changed)
     assert f"{dataset_folder} has changed since then" in warning and "may have been in its training data" in warning
+
+
+def test_a_folder_that_is_gone_can_be_linked_and_nothing_is_downloaded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    [warning] = warnings(["a text"], trained_on(checkpoints["pretraining"], tmp_path / "gone"))
+    assert warning.endswith(f"{tmp_path / 'gone'} is not there. If it was moved, put a link there: ln -s NEW_PLACE {tmp_path / 'gone'}")
+    assert "may have been in its training data" in warning and "preprocess" not in warning
+
+
+def test_one_text_is_this_text(checkpoints: dict[str, Path], dataset_folder: Path) -> None:
+    path = checkpoints["pretraining"]
+    assert warnings(texts_of(dataset_folder, "train")[:1], trained_on(path, dataset_folder)) == [f"{path} was trained on this text."]
