@@ -14,8 +14,10 @@ import sys
 
 from system.startup import run_script
 
+from config import SampleConfig
 from presets import SAMPLE_PRESETS
 from system.command_line import read_flags
+from system.keyboard import hidden_typing
 from system.terminal import Screen, tell_at_once
 
 GREETING = "Type an ending and press Enter: it writes what led there. `help` shows the settings, Ctrl-D leaves."
@@ -23,6 +25,12 @@ GREETING = "Type an ending and press Enter: it writes what led there. `help` sho
 
 def main() -> None:
     config = read_flags(SAMPLE_PRESETS, __doc__)
+    with hidden_typing():
+        sample(config)
+
+
+def sample(config: SampleConfig) -> None:
+    """Generate for a text, the rows of a file, the lines of a pipe, or what is typed."""
     if config.format == "text":
         tell_at_once(f"reading {config.model_path}")
     from sampling.ending_files import texts_job  # these import torch, which takes seconds
@@ -41,7 +49,7 @@ def main() -> None:
         return
     screen = Screen(plain=config.format == "jsonl")
     sampler = TerminalSampler(screen, engine, prompter, best_first=False, grows_left=checkpoint.order == "backward")
-    talk(sampler, config, config.prompt, GREETING)
+    talk(sampler, config, checkpoint, config.prompt, GREETING)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ class EndingPrompter:
         prompt = [self._tokenizer.end_of_text, *ids]
         if len(prompt) + room > self._block_size:
             kept = self._block_size // 2
-            notice = f"{len(ids):,} tokens leave no room in the context of {self._block_size}: the model reads the nearest {kept}"
+            left = f"{max(self._block_size - len(prompt), 0)} in the context of {self._block_size}, and {room} are needed"
+            notice = f"{len(ids):,} tokens leave {left}: the model reads the nearest {kept}"
             prompt = self.crop(prompt)
         return Request(prompt, samples, self._first_token_mask(given)), notice
 
@@ -139,11 +140,12 @@ class ResponsePrompter:
         response = clean_text(given)
         if not response:
             raise UserError("an empty response: give a text to find an instruction for")
-        room = self._block_size - self.prompt_format.overhead - min(max_new_tokens, self._block_size // 4)
-        fitted = self.prompt_format.fit_response(response, room)
-        notice = (
-            f"the response is too long for the context: the model reads its first {len(fitted.text):,} characters" if fitted.is_cut else ""
-        )
+        kept = min(max_new_tokens, self._block_size // 4)
+        fitted = self.prompt_format.fit_response(response, self._block_size - self.prompt_format.overhead - kept)
+        notice = ""
+        if fitted.is_cut:
+            left = f"so that {kept} tokens are left for the instruction in the context of {self._block_size}"
+            notice = f"the response is too long: the model reads its first {len(fitted.text):,} characters, {left}"
         return Request(self.prompt_format.prompt(fitted.ids), samples), notice
 
     def crop(self, ids: list[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """The history of what was typed, kept in a file from session to session; a pasted text of several lines is one entry."""
 
 import contextlib
+import ctypes
 import json
 import os
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ class History:
             for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 if line:
                     self.readline.add_history(_entry(line))
+
+    def redraw(self, label: str) -> None:
+        """Show a waiting prompt again, with what was typed, below what another program has written."""
+        try:
+            ctypes.CDLL(getattr(self.readline, "__file__", None)).rl_forced_update_display()  # Python's module lacks this one
+        except (AttributeError, OSError):  # no readline, or one without it
+            print(label, end="", flush=True)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import difflib
 import re
 
 from config import SamplerConfig
-from system.errors import UserError
+from system.errors import UserError, require
 
 SETTINGS = {  # the name at the prompt, and the field of the configuration
     "temp": "temperature",
@@ -48,6 +48,19 @@ HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the mos
   /picture file.svg  the text that stands as a picture, its words colored by their surprise
   Several settings fit on one line: temp=0.8 top_k=200. The other commands may start with a slash too: /help.
   Ctrl-C stops a text that is being generated. A line that starts with a space is never a command."""
+
+
+def settings_line(config: SamplerConfig) -> str:
+    """What a person types at the prompt to have the settings on which the texts depend."""
+    values = {name: getattr(config, field) for name, field in SETTINGS.items() if name != "pace"}
+    return " ".join(f"{name}={value}" for name, value in values.items()) + " raw=on" * config.raw
+
+
+def require_fitting(max_new_tokens: float | None, most_tokens: int | None) -> None:
+    """Refuse more tokens than the context can hold, where that bounds a text."""
+    if max_new_tokens is not None and most_tokens is not None:
+        message = f"--max-new-tokens {max_new_tokens}: the context of this model holds at most {most_tokens}"
+        require(max_new_tokens <= most_tokens, message)
 
 
 def is_leaving(line: str) -> bool:
@@ -117,10 +130,9 @@ class PromptSettings:
                 number = None if is_off else float(value.replace(",", ".")) if name in FRACTIONS else int(value)
             except ValueError:
                 return f"{name}={value}: expected {'a number' if name in FRACTIONS else 'a whole number'}; nothing changed"
-            if name == "tokens" and self._most_tokens is not None and number is not None and number > self._most_tokens:
-                return f"tokens={value}: the context of this model holds at most {self._most_tokens}; nothing changed"
             changes[SETTINGS[name]] = number
         try:
+            require_fitting(changes.get("max_new_tokens"), self._most_tokens)
             config = dataclasses.replace(self.config, **changes)  # type: ignore[arg-type]  # by name
             config.check()
         except UserError as error:

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from config import SamplerConfig
-from sampling.history import open_history
+from formats.checkpoint import Checkpoint
+from sampling.history import History, open_history
 from sampling.prompt_settings import HELP, is_leaving
-from sampling.session import Session, save_picture
+from sampling.session import Session, require_new, save_picture
 from sampling.terminal_sampler import TerminalSampler
 from system.errors import BAD_FLAGS, UserError
-from system.signals import Interrupt
-from system.terminal import without_echo
+from system.keyboard import shown_typing
+from system.signals import Interrupt, suspending
 from system.wrapping import hanging_indent
 
 SEPARATOR = "---"  # a line between the texts of several prompts in a pipe: each of them may have empty lines
@@ -31,7 +32,7 @@ def run_repl(session: Session, label: str, greeting: str) -> None:
         while lines or not at_end:
             try:
                 if not lines:
-                    lines, at_end = _read_lines(f"\n{label}: ", history.marks_pastes)
+                    lines, at_end = _read_lines(f"\n{label}: ", history)
             except KeyboardInterrupt:
                 screen.say("\nPress Ctrl-D to leave")
                 continue
@@ -56,26 +57,33 @@ def run_repl(session: Session, label: str, greeting: str) -> None:
 
 
 def _run(session: Session, work: Callable[[Interrupt], None]) -> None:
-    with Interrupt() as interrupt, without_echo():
+    with Interrupt() as interrupt:
         try:
             work(interrupt)
         except UserError as error:
             session.screen.say(str(error), style="")
 
 
-def _read_lines(label: str, marks_pastes: bool) -> tuple[list[str], bool]:
+def _read_lines(label: str, history: History) -> tuple[list[str], bool]:
     """A line, or several that were pasted, and whether the input ended after them.
 
-    Where the terminal marks pasted text, it arrives as one line with line breaks in it, and lines typed ahead are separate.
-    Elsewhere lines that arrive together count as pasted.
+    Where the terminal marks pasted text, it arrives as one line with line breaks in it. Elsewhere lines that arrive together
+    count as pasted, but not if the first one was there before the prompt: then they were typed ahead.
     """
-    lines = [input(label)]
-    while not marks_pastes and select.select([sys.stdin], [], [], PASTE_SECONDS)[0]:
-        try:
-            lines.append(input())
-        except EOFError:
-            return lines, True
+    is_marked = history.marks_pastes or _is_waiting(0)
+    with shown_typing(), suspending(lambda: None, lambda: history.redraw(label)):
+        lines = [input(label)]
+        while not is_marked and _is_waiting(PASTE_SECONDS):
+            try:
+                lines.append(input())
+            except EOFError:
+                return lines, True
     return lines, False
+
+
+def _is_waiting(seconds: float) -> bool:
+    """Whether a line can be read within so many seconds."""
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 
 def at_terminal() -> bool:
@@ -92,14 +100,16 @@ def read_lines() -> Iterator[str]:
             yield line.removesuffix("\n").removesuffix("\r")
 
 
-def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: str) -> None:
+def talk(sampler: TerminalSampler, config: SamplerConfig, checkpoint: Checkpoint, text: str, greeting: str) -> None:
     """Generate for the given text; without one, for each line of a pipe, or at the interactive prompt."""
     prompter, is_for_people = sampler.prompter, sampler.screen.is_terminal
     if not text and at_terminal():
         if config.format == "jsonl":
             raise UserError(f"--format jsonl: give a text with --{prompter.given_field}, or lines in a pipe", BAD_FLAGS)
-        run_repl(Session(sampler, config), prompter.given_label, greeting)
+        run_repl(Session(sampler, config, checkpoint), prompter.given_label, greeting)
         return
+    if config.picture:
+        require_new("--picture", Path(config.picture))
     is_divided = not (sampler.best_first or is_for_people or config.format == "jsonl")
     for number, line in enumerate([text] if text else read_lines()):
         if number and is_divided:

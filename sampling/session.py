@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config import SamplerConfig
-from sampling.prompt_settings import SLASH_COMMANDS, PromptSettings
+from formats.checkpoint import Checkpoint
+from sampling.prompt_settings import SLASH_COMMANDS, PromptSettings, settings_line
 from sampling.surprise import surprising_words
 from sampling.terminal_sampler import ShownText, TerminalSampler
 from sampling.text_picture import draw_text
-from system.errors import UserError
+from system.errors import BAD_FLAGS, UserError
 from system.files import write_text
+from system.provenance import describe_program
 from system.signals import Interrupt
+from system.version import version_line
 
 
 class Step(NamedTuple):
@@ -32,10 +35,11 @@ class Step(NamedTuple):
 class Session:
     """The steps of a session at the prompt."""
 
-    def __init__(self, sampler: TerminalSampler, config: SamplerConfig) -> None:
+    def __init__(self, sampler: TerminalSampler, config: SamplerConfig, checkpoint: Checkpoint) -> None:
         self.settings = PromptSettings(config, sampler.prompter.most_tokens)
         self.screen = sampler.screen
         self._sampler = sampler
+        self._checkpoint = checkpoint
         self._steps: list[Step] = []
         self._transcript: list[str] = []
         self._saved: set[Path] = set()  # files that this session may overwrite
@@ -74,11 +78,12 @@ class Session:
             self._draw(last, argument)
 
     def _write(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
-        texts = self._sampler.generate(given, config, interrupt)
-        self._steps.append(Step(given, texts))
+        generated = self._sampler.generate(given, config, interrupt)
+        self._steps.append(Step(given, generated.texts))
         prompter = self._sampler.prompter
-        shown = "\n\n".join(text.passage.text for text in texts)
-        self._transcript.append(f"{prompter.given_label}: {given}\n\n{prompter.generated_label}:\n{shown}\n")
+        shown = "\n\n".join(text.passage.text for text in generated.texts)
+        with_settings = f"{generated.report}\n{settings_line(generated.config)}\n"
+        self._transcript.append(f"{prompter.given_label}: {given}\n\n{prompter.generated_label}:\n{shown}\n{with_settings}")
 
     def _pick(self, last: Step, argument: str) -> None:
         if not argument.isdecimal() or not 1 <= int(argument) <= len(last.texts):
@@ -98,9 +103,12 @@ class Session:
         self.screen.show_passage(last.texts[last.picked].passage)
 
     def _save(self, argument: str) -> None:
-        """Write the transcript. A file that was there before this session is not overwritten."""
+        """Write the transcript, with all that is needed to repeat its texts."""
         path = Path(argument or time.strftime("backgpt-%Y%m%d-%H%M%S.txt")).expanduser()
-        self._write_file("/save", path, lambda: write_text(path, "\n".join(self._transcript)))
+        program = describe_program()
+        model = f"{self._checkpoint.path}, {self._checkpoint.fingerprint}"
+        heading = f"{program['command']}\n{model}\n{version_line()}, torch {program['versions']['torch']}\n"
+        self._write_file("/save", path, lambda: write_text(path, "\n".join([heading, *self._transcript])))
 
     def _draw(self, last: Step, argument: str) -> None:
         if not argument.endswith(".svg"):
@@ -110,14 +118,20 @@ class Session:
 
     def _write_file(self, command: str, path: Path, write: Callable[[], None]) -> None:
         """Write a file that is not there yet, or that this session wrote."""
-        if path.exists() and path not in self._saved:
-            raise UserError(f"{command} {path}: this file exists. Give another name")
+        if path not in self._saved:
+            require_new(command, path)
         try:
             write()
         except OSError as error:
             raise UserError(f"{command} {path}: {error.strerror}. Give another name") from error
         self._saved.add(path)
         self.screen.say(f"saved {path}")
+
+
+def require_new(flag: str, path: Path) -> None:
+    """Refuse to overwrite a file."""
+    if path.exists():
+        raise UserError(f"{flag} {path} already exists. Use another name, or delete it", BAD_FLAGS)
 
 
 def save_picture(path: Path, sampler: TerminalSampler, given: str, shown: ShownText) -> None:

@@ -31,6 +31,15 @@ class ShownText:
     as_read: str  # in the order of a reader, also where that of the model is shown
 
 
+@dataclass(frozen=True)
+class Generated:
+    """The texts of a prompt in the order in which they were shown, the settings with which they come again, the line below them."""
+
+    texts: list[ShownText]
+    config: SamplerConfig
+    report: str
+
+
 class TerminalSampler:
     """An engine, and the screen on which its texts appear."""
 
@@ -41,8 +50,8 @@ class TerminalSampler:
         self.best_first = best_first  # sort several texts by score, and show the scores
         self._grows_left = grows_left  # in the order of a reader, new words appear on the left
 
-    def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> list[ShownText]:
-        """Generate texts, show them, report the speed and why they ended early; the texts in the order in which they were shown."""
+    def generate(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> Generated:
+        """Generate texts, show them, report the speed and why they ended early."""
         given = given.encode("utf-8", "replace").decode()  # a terminal can send invalid UTF-8
         config = config if config.seed is not None else replace(config, seed=random.SystemRandom().choice(DRAWN_SEEDS))
         request, notice = self.prompter.request(given, config.num_samples, config.max_new_tokens)
@@ -71,17 +80,18 @@ class TerminalSampler:
                 print(to_json({self.prompter.given_field: given, **row, "seed": config.seed}), flush=True)
         else:
             self._show(shown)
+        report = self._report(shown, request.prompt, config, seconds, is_stopped=limit is not None)
         if self.screen.is_terminal:
-            self.screen.say(self._report(shown, request.prompt, config, seconds, is_stopped=limit is not None))
-        return shown
+            self.screen.say(report)
+        return Generated(shown, config, report)
 
     def generate_once(self, given: str, config: SamplerConfig) -> list[ShownText]:
         """Generate without a prompt: Ctrl-C ends the text, and the script too."""
         with Interrupt() as interrupt:
-            shown = self.generate(given, config, interrupt)
+            generated = self.generate(given, config, interrupt)
         if interrupt.pressed:
             raise KeyboardInterrupt
-        return shown
+        return generated.texts
 
     def _grow(
         self, given: str, texts: Sequence[GeneratedText], events: Iterator[TokenEvent], config: SamplerConfig, interrupt: Interrupt
@@ -91,7 +101,7 @@ class TerminalSampler:
         started = time.monotonic()
 
         def words() -> int:
-            return int((time.monotonic() - started) * config.pace)
+            return int((time.monotonic() - started - live.suspended) * config.pace)
 
         def draw() -> bool:
             """Whether all words are on the screen."""

@@ -1,9 +1,13 @@
 """The command line: flags generated from a dataclass, over a preset."""
 
+import contextlib
 import dataclasses
 import difflib
+import io
+import re
 import sys
 from collections.abc import Callable, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -55,11 +59,33 @@ def read_flags(
     if "--dataset" in arguments:
         preset = _with_dataset(presets, preset, arguments)
     usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
-    config = tyro.cli(type(preset), default=preset, args=arguments, description=usage)
+    parse = partial(tyro.cli, type(preset), default=preset, args=arguments, description=usage)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            config: Config = parse()
+    except SystemExit as end:
+        if end.code:
+            raise UserError(_refusal(output.getvalue()), BAD_FLAGS) from end
+        parse()  # --help, for the terminal as it is
+        raise
     config.check()
     if "--input" in arguments and not getattr(config, "input", None):
         raise UserError("--input: no file named", BAD_FLAGS)
     return config
+
+
+def _refusal(box: str) -> str:
+    """The library's refusal in one line: the text at the top of its box, and a flag that was perhaps meant."""
+    lines = [line.strip("|│ ") for line in box.splitlines()[1:-1]]
+    said, *more = (part.strip() for part in " ".join("\n" if set(line) in ({"-"}, {"─"}) else line for line in lines).strip().split("\n"))
+    if match := re.match(r"Error parsing (\S+): .*(float|int\(\)).*: '(.*)'", said):
+        flag, kind, value = match.groups()
+        if kind != "float":
+            return f"{flag} {value}: a whole number"
+        return f"{flag} {value}: a number" + (f", such as {value.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", value) else "")
+    meant = f". {more[0]}" if more and more[0].startswith("Perhaps you meant") else ""
+    return f"{said.rstrip('.')}{meant.rstrip('.')}. --help lists all flags"
 
 
 def given_flags(arguments: list[str] | None = None) -> set[str]:

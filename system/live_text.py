@@ -1,5 +1,6 @@
 """Growing texts on the terminal's alternate screen: lines that stand never move, and nothing of it stays on the normal one."""
 
+import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from system.passages import Passage, flush_right
+from system.signals import suspending
 
 REFRESH_SECONDS = 0.05
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
@@ -23,6 +25,9 @@ class LiveText:
         self._is_live = is_live
         self._last = 0.0
         self._size = (0, 0)
+        self._ctrl_z = suspending(self._leave, self._come_back)
+        self._left_at = 0.0
+        self.suspended = 0.0  # seconds
 
     @property
     def is_due(self) -> bool:
@@ -42,12 +47,24 @@ class LiveText:
 
     def __enter__(self) -> "LiveText":
         if self._is_live:
+            self._ctrl_z.__enter__()
             self._write(ENTER)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._is_live:
-            self._write(LEAVE)
+            self._write(CLEAR_SCREEN + LEAVE)  # tmux may take lines of a window that has shrunk for some of the normal screen
+            self._ctrl_z.__exit__(None, None, None)
+
+    def _leave(self) -> None:
+        """Give the normal screen back, not through the file: a signal may have come while it was being written to."""
+        os.write(self._console.file.fileno(), (END + CLEAR_SCREEN + LEAVE).encode())
+        self._left_at = time.monotonic()
+
+    def _come_back(self) -> None:
+        os.write(self._console.file.fileno(), ENTER.encode())
+        self._size = (0, 0)  # everything is drawn again
+        self.suspended += time.monotonic() - self._left_at
 
     def _painted(self, line: Text) -> str:
         with self._console.capture() as captured:

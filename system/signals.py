@@ -1,9 +1,9 @@
-"""Signals: stopping a run after its work is saved, and Ctrl-C at a prompt."""
+"""Signals: stopping a run after its work is saved, and Ctrl-C and Ctrl-Z at a prompt."""
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -52,6 +52,31 @@ def ending_orderly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def suspending(leave: Callable[[], None], come_back: Callable[[], None]) -> Iterator[None]:
+    """In this context Ctrl-Z calls `leave`, and `come_back` when the process goes on. Of nested contexts the inner one leaves first."""
+    outer = signal.getsignal(signal.SIGTSTP)
+    if outer == signal.SIG_IGN:
+        yield
+        return
+
+    def suspend(number: int, frame: FrameType | None) -> None:
+        leave()
+        if callable(outer):
+            outer(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)  # the process stops here, unless there is no shell that could continue it
+            signal.signal(number, suspend)
+        come_back()
+
+    signal.signal(signal.SIGTSTP, suspend)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, outer)
 
 
 @dataclass

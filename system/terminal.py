@@ -1,10 +1,7 @@
-"""Standard output for people: text on a terminal, typing hidden while it grows."""
+"""Standard output for people: text on a terminal."""
 
-import contextlib
 import io
 import sys
-import termios
-from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -12,24 +9,6 @@ from rich.text import Text
 from system.escapes import escape_controls
 from system.live_text import LiveText
 from system.passages import Passage
-
-
-@contextlib.contextmanager
-def without_echo() -> Iterator[None]:
-    """In this context typed text is not shown, which would break the screen; it is kept for the next prompt."""
-    try:
-        before = termios.tcgetattr(sys.stdin)
-    except (OSError, ValueError, termios.error):  # not a terminal
-        yield
-        return
-    keys = [*before[6]]
-    keys[termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on the screen of the text, without echo
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:6], keys]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def tell_at_once(text: str) -> None:

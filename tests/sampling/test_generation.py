@@ -91,7 +91,7 @@ def test_any_response_gets_an_instruction_unless_it_is_empty(model: GPT, tokeniz
     assert len(request.prompt) + 5 <= 64
     whole = clean_text(response)
     fits = len(prompter.request("a", 1, 5)[0].prompt) - 1 + len(tokenizer.encode(reorder(whole, "backward"))) + 5 < 64
-    assert ("too long for the context" in notice) != fits
+    assert ("the response is too long: the model reads its first" in notice) != fits
     [(_, generated)] = generate_texts(Engine(model), prompter, [response], SamplingParams(5))
     assert generated.finish_reason in ("stop", "tokens")
 

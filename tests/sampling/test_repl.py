@@ -18,8 +18,11 @@ import pytest
 from config import SampleConfig
 from sampling.prompt_settings import PromptSettings
 from sampling.repl import read_lines, run_repl
+from system.keyboard import hidden_typing
+from system.live_text import ENTER, LEAVE
 from system.signals import Interrupt
 from system.terminal import Screen
+from system.version import version_line
 from tests.conftest import ROOT
 
 ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")
@@ -110,8 +113,16 @@ def test_ctrl_c_stops_a_text_and_keeps_what_is_generated(checkpoints: dict[str, 
         child.sendintr()
         child.expect_exact("Press Ctrl-D to leave")
         child.expect_exact("Prompt: ")
-        child.sendline("the cat sleeps")
+        child.send("the cat")
+        child.expect_exact("the cat")
+        child.sendcontrol("z")  # without a shell that could continue it the process is not stopped
+        child.expect_exact("Prompt: the cat")
+        child.sendline(" sleeps")
         child.expect("sleeps.*sleeps")  # the typed line, and a text that grows
+        child.sendcontrol("z")
+        child.expect_exact(LEAVE)
+        child.expect_exact(ENTER)
+        child.expect("sleeps")
         child.setwinsize(30, 40)
         child.sendintr()
         child.expect_exact("by Ctrl-C")
@@ -164,8 +175,9 @@ def test_a_plain_terminal_gets_plain_text(checkpoints: dict[str, Path], tmp_path
     flags = ["--model-path", checkpoints["pretraining"], "--max-new-tokens", 9]
     for name, value in (("TERM", "dumb"), ("NO_COLOR", "1")):
         with terminal("sample_xcoax.py", *flags, state=tmp_path, variables={name: value}) as child:
-            child.expect_exact("Prompt: ")
-            child.sendline("the cat sleeps")
+            child.send("the cat sleeps\na dog runs\n")  # typed ahead: two prompts, also where the terminal does not mark what is pasted
+            child.expect_exact("tokens in")
+            child.expect_exact("a dog runs")
             child.expect_exact("tokens in")
             seen = child.before or ""
             assert not re.search(r"\x1b\[[0-9;]*[3-9][0-9]*m", seen)  # no color
@@ -205,7 +217,7 @@ def test_the_non_empty_lines_of_a_pipe_are_read(monkeypatch: pytest.MonkeyPatch)
 
 def test_there_is_no_echo_while_a_text_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keyboard, terminal = pty.openpty()
-    lines = iter(["The end."])
+    lines = iter(["temp=0.9", "The end."])
     echoes = []
 
     def type_line(label: str = "") -> str:
@@ -215,16 +227,17 @@ def test_there_is_no_echo_while_a_text_is_generated(tmp_path: Path, monkeypatch:
         except StopIteration:
             raise EOFError from None
 
-    def note_echo(text: str = "", interrupt: Interrupt | None = None) -> None:
+    def note_echo(line: str = "", interrupt: Interrupt | None = None) -> None:
         echoes.append(bool(termios.tcgetattr(terminal)[3] & termios.ECHO))
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr("builtins.input", type_line)
     with os.fdopen(keyboard, "wb"), os.fdopen(terminal, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        session = SimpleNamespace(screen=Screen(), settings=PromptSettings(SampleConfig()), command=lambda line: None, generate=note_echo)
-        run_repl(session, "Ending", "Hello")  # type: ignore[arg-type]
-    assert echoes == [True, False, True]  # at the prompt, while generating, at the next prompt
+        session = SimpleNamespace(screen=Screen(), settings=PromptSettings(SampleConfig()), command=note_echo, generate=note_echo)
+        with hidden_typing():
+            run_repl(session, "Ending", "Hello")  # type: ignore[arg-type]
+    assert echoes == [True, False, True, False, False, True]  # at a prompt, after its line, and while a text is generated
 
 
 def test_a_session_goes_on_from_what_was_written(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -247,10 +260,16 @@ def test_a_session_goes_on_from_what_was_written(checkpoints: dict[str, Path], t
             assert f"saved {tmp_path / name}" in answer(child, f"/{kind} {tmp_path / name}", "Prompt")
         assert "ends with .svg" in answer(child, "/picture text.png", "Prompt")
         (tmp_path / "mine.txt").write_text("mine")
-        assert "this file exists" in answer(child, f"/save {tmp_path / 'mine.txt'}", "Prompt")
+        assert "mine.txt already exists" in answer(child, f"/save {tmp_path / 'mine.txt'}", "Prompt")
         answer(child, "/clear", "Prompt")
         leave(child)
-    assert (tmp_path / "session.txt").read_text(encoding="utf-8").startswith("Prompt: the cat sleeps\n\nOutput:\n")
+    transcript = (tmp_path / "session.txt").read_text(encoding="utf-8")
+    assert all(
+        part in transcript.split("\n\n")[0] for part in (f"{checkpoints['pretraining']}, step ", version_line(), "--seed 5", "torch")
+    )
+    assert re.findall(r"^Prompt: the cat sleeps\n\nOutput:\n", transcript, flags=re.MULTILINE)
+    seeds = re.findall(r"seed (\d+)\ntemp=0.8 top_k=200 top_p=1.0 min_p=0.0 tokens=6 samples=2 seed=(\d+)$", transcript, flags=re.MULTILINE)
+    assert len(seeds) == 3 and seeds[0] == ("5", "5") and all(shown == typed for shown, typed in seeds)
     assert "bits of surprise" in (tmp_path / "text.svg").read_text(encoding="utf-8").replace("&#160;", " ")
     assert (tmp_path / "mine.txt").read_text() == "mine"
 

@@ -106,6 +106,16 @@ def test_impossible_settings_are_refused(checkpoints: dict[str, Path], flags: st
     fails_with(call_script("sample_xcoax.py", "--model-path", checkpoints["pretraining"], *flags.split()), 2, part)
 
 
+def test_what_the_model_or_the_folder_does_not_allow_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    picture = tmp_path / "mine.svg"
+    picture.write_text("mine")
+    flags = ["--model-path", checkpoints["tuning"], "--response", "x"]
+    fails_with(call_script("sample_xcoax_instruct.py", *flags, "--picture", picture), 2, f"--picture {picture} already exists. Use another")
+    assert picture.read_text() == "mine"
+    too_many = call_script("sample_xcoax_instruct.py", *flags, "--max-new-tokens", 5000)
+    fails_with(too_many, 2, "--max-new-tokens 5000: the context of this model holds at most")
+
+
 @pytest.mark.parametrize("extra", [("--temperature", 0), ("--top-k", 60_000), ("--quantize", "int8")])
 def test_unusual_prompts_stay_at_the_end(checkpoints: dict[str, Path], extra: tuple[object, ...]) -> None:
     prompts = ["<|im_end|><|endoftext|> end", "日本語 🙂 עברית العربية", "word " * 400 + "end", "x" * 5000]
@@ -113,12 +123,12 @@ def test_unusual_prompts_stay_at_the_end(checkpoints: dict[str, Path], extra: tu
     result = call_script("sample_xcoax.py", *flags, stdin="\n".join(prompts))
     assert result.returncode == 0, result.stderr
     assert all(f"{prompt}\n" in result.stdout for prompt in prompts)
-    assert result.stderr.count("leave no room in the context of 512") == 2
+    assert result.stderr.count("leave 0 in the context of 512, and 4 are needed") == 2
 
 
 def test_a_response_of_any_length_gets_an_instruction(checkpoints: dict[str, Path]) -> None:
     flags = ["--model-path", checkpoints["tuning"], "--max-new-tokens", 4]
     long = call_script("sample_xcoax_instruct.py", *flags, "--response", "y " * 50_000)
     assert long.returncode == 0, long.stderr
-    assert "too long for the context" in long.stderr
+    assert "the response is too long: the model reads its first" in long.stderr
     fails_with(call_script("sample_xcoax_instruct.py", *flags, "--response", " \t"), 1, "an empty response")

@@ -80,11 +80,23 @@ def test_the_first_word_may_be_a_checkpoint(tmp_path: Path) -> None:
         train_flags(str(tmp_path))
 
 
-def test_an_unknown_flag_gives_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        train_flags("--n-layers", "4")
-    assert caught.value.code == 2
-    assert "--n-layer" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--n-layers 4", "Unrecognized options: --n-layers, 4. Perhaps you meant: --n-layer INT"),
+        ("--lr 0,8", "--lr 0,8: a number, such as 0.8"),
+        ("--lr=fast", "--lr fast: a number"),
+        ("--seed 1,5", "--seed 1,5: a whole number"),
+        ("--max-steps", "Missing value for argument '--max-steps'. Expected 1 values. --help lists all flags"),
+        ("--schedule x", "invalid choice 'x' for argument '--schedule'. Expected one of"),
+    ],
+)
+def test_what_the_library_refuses_is_one_line(arguments: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        train_flags(*arguments.split())
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert capfd.readouterr() == ("", "")
 
 
 def test_values_are_checked() -> None:
