@@ -25,6 +25,7 @@ from training.run_log import RunLog
 from training.sharding import all_whole, give_back, load_weights, local, whole_model
 from training.step import Stepper, StepResult
 from training.task import Batches, TrainingTask
+from training.time_left import describe_duration
 from training.time_plan import UNPLANNED, TimePlan
 
 
@@ -82,6 +83,15 @@ class Trainer:
         if stopping and not is_last:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
             raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", stopping)
+
+    def describe_time(self) -> str:
+        """The time of the run over all its sittings, and that of this one. The plan counts evaluations too."""
+        total, before = (self.plan.seconds, self.plan.used_before) if self.plan else (self.log.throughput.seconds, self._seconds)
+        taken = describe_duration(total) + ("" if self.plan else " of training")
+        if not self.resumed_step:
+            return taken
+        # Earlier sittings may have been without --hours, or of a version that did not measure them.
+        return f"{taken}, {describe_duration(total - before)} of it in this sitting" if before else f"{taken} in this sitting"
 
     def draw(self, step: int) -> Batch:
         """This process's part of the batch of a step, on the device."""

@@ -22,13 +22,13 @@ from system.memory import keep_freed_memory
 from system.processors import usable_processors
 from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
+from system.signals import Stopped
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
-from training.run_record import likeness, write_record
+from training.run_record import end_sitting, likeness, write_record
 from training.schedule import describe_longer_schedule
 from training.sharding import shard_model
 from training.task import RANDOM, START, TrainingTask
-from training.time_left import describe_duration
 
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
@@ -118,9 +118,13 @@ def _train(
             print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
     if ranks.is_first:
-        write_record(config, task, size, *facts)
+        write_record(config, task, trainer.step, size, *facts)
     try:
         trainer.run()
+    except Stopped:
+        if ranks.is_first:
+            end_sitting(config, trainer.saved_step)
+        raise
     except RuntimeError as error:
         if not is_compiler_error(error):
             raise
@@ -128,10 +132,10 @@ def _train(
             f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
             "or set TORCHINDUCTOR_CACHE_DIR to another folder"
         ) from error
-    taken = describe_duration(trainer.plan.seconds if trainer.plan else trainer.log.throughput.seconds)
-    counted = "" if trainer.plan else " of training"  # the plan counts evaluations too
+    if ranks.is_first:
+        end_sitting(config, trainer.saved_step)
     print(
-        f"finished in {taken}{counted}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
+        f"finished in {trainer.describe_time()}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
         f"loss curve in {folder / PICTURE}"
     )
 
