@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from system.amounts import amount
 from system.errors import UserError, first_line
 from system.escapes import escape_controls
 
@@ -21,7 +22,7 @@ class Retries:
         """Print what went wrong and pause, or give up."""
         if self._used == self._retries:
             raise UserError(
-                f"{trouble}: {first_line(error)}. Gave up after {self._used} retries; finished work is kept. "
+                f"{trouble}: {first_line(error)}. Gave up after {amount(self._used, 'retry', 'retries')}; finished work is kept. "
                 "Run the same command again to resume, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))

@@ -14,6 +14,7 @@ from config import LoopConfig
 from formats.batches import Batch
 from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
 from model import GPT
+from system.amounts import amount
 from system.device import peak_flops
 from system.errors import UserError
 from system.ranks import ALONE, Ranks
@@ -148,8 +149,9 @@ class Trainer:
         self._use(dataclasses.replace(self.config, max_steps=steps, warmup_steps=warmup))
         if is_first:
             cooldown = f", {round(steps * self.config.cooldown_share):,} of cooldown" if self.config.schedule == "wsd" else ""
+            hours = amount(self.config.hours or 0, "hour")
             self.log.say(
-                f"{self.config.hours:g} hours are about {steps:,} steps, {warmup:,} of warmup{cooldown}: {self.plan.describe()}. "
+                f"{hours} will be about {steps:,} steps, {warmup:,} of warmup{cooldown}: {self.plan.describe()}. "
                 "The number follows the speed until the end"
             )
 

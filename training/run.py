@@ -14,6 +14,7 @@ from config import PATHS, LoopConfig
 from formats.batches import SHUFFLE
 from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
 from model import GPT
+from system.amounts import amount
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
@@ -80,7 +81,9 @@ def _train(
         if ranks.is_first:
             redraw_loss_curve(folder)
         done = (
-            f"has already trained for {config.hours:g} hours" if config.hours else f"is already at step {last.step} of {config.max_steps}"
+            f"has already trained for {amount(config.hours, 'hour')}"
+            if config.hours
+            else f"is already at step {last.step} of {config.max_steps}"
         )
         print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
@@ -195,7 +198,7 @@ def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]
     if device.type != "cpu" or minutes < 2:
         return []
     return [
-        f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {cores} CPU cores. "
+        f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {amount(cores, 'CPU core')}. "
         "Without a GPU use a smaller --batch-size and --grad-accum, and for a new model a smaller shape, as the preset demo has"
     ]
 

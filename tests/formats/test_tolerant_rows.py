@@ -76,7 +76,7 @@ def test_a_table_is_read_by_its_header(tmp_path: Path) -> None:
     path.write_bytes(b'a,b\n1,"two\nlines"\n2\n3,\xff\n\n4,"say ""x"""\n')
     assert read(path) == [
         {"a": "1", "b": "two\nlines"},
-        "not a row of the table: line 4: 1 cells, but the header has 2",
+        "not a row of the table: line 4: 1 cell, but the header has 2",
         NOT_UTF8,
         {"a": "4", "b": 'say "x"'},
     ]
