@@ -14,7 +14,7 @@ from evaluation.recovery import WORDS, Recovery
 from evaluation.report import Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
-from system.counts import count_of
+from system.amounts import amount
 from training.examples import Example
 
 # The model reads each answer again for each instruction, while ranking reads a response once for all its instructions: so fewer of both.
@@ -32,9 +32,7 @@ def measure_answers(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     wanted = sorted({min(size, MAX_OTHERS) for size in sizes})
     possible = [size for size in wanted if size <= candidates.available]
     for size in wanted[len(possible) :]:
-        section.notes.append(
-            f"{count_of(size, 'other')}: left out. An instruction has only {count_of(candidates.available, 'other answer')}."
-        )
+        section.notes.append(f"{amount(size, 'other')}: left out. An instruction has only {amount(candidates.available, 'other answer')}.")
     usable = [pair for pair in recovery.pairs if len(pair.instruction_ids) <= longest and pair.response in candidates.index_of]
     questions = [usable[index] for index in evenly_spaced(len(usable), math.ceil(QUESTIONS_SHARE * limit)).tolist()]
     if not possible or not questions:
@@ -42,7 +40,7 @@ def measure_answers(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     drawn = draw_candidates([(pair.instruction, pair.response) for pair in questions], candidates, possible[-1], recovery.seed)
     add_rows(section, _score_answers(recovery, questions, candidates, drawn), possible, recovery.seed)
     section.notes += [
-        f"{count_of(len(questions), 'instruction')}. The other answers are drawn from {len(candidates.all):,} different ones and "
+        f"{amount(len(questions), 'instruction')}. The other answers are drawn from {len(candidates.all):,} different ones and "
         "belong to a different instruction. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         f"A quarter of the questions of ranking, and at most {MAX_OTHERS} others: the model reads each answer again for each instruction. "
         "BM25 and length see whole answers; the model reads what fits beside the longest instruction.",

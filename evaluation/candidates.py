@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from evaluation.bootstrap import Estimate, Values, mean_estimate
 from evaluation.ranking_metrics import recall, reciprocal_rank
 from evaluation.report import Curve, Section
-from system.counts import count_of
+from system.amounts import amount
 
 RECALL_PLACES = (1, 5)
 CHANCE = "chance"  # a row and a curve
@@ -61,9 +61,9 @@ def add_rows(section: Section, scores: dict[str, Values], sizes: Sequence[int], 
             true, false = values[:, :1], values[:, 1 : size + 1]
             greater, ties = (false > true).sum(axis=1), (false == true).sum(axis=1)
             recalls = [mean_estimate(recall(greater, ties, places), seed, ".1%") for places in RECALL_PLACES]
-            section.rows[f"{count_of(size, 'other')}: {name}"] = (*recalls, mean_estimate(reciprocal_rank(greater, ties), seed))
+            section.rows[f"{amount(size, 'other')}: {name}"] = (*recalls, mean_estimate(reciprocal_rank(greater, ties), seed))
             curves[name].append((size, recalls[0]))
         chance = [Estimate(min(1.0, places / (size + 1)), format_spec=".1%") for places in RECALL_PLACES]
-        section.rows[f"{count_of(size, 'other')}: {CHANCE}"] = (*chance, Estimate(float(np.mean(1 / np.arange(1, size + 2)))))
+        section.rows[f"{amount(size, 'other')}: {CHANCE}"] = (*chance, Estimate(float(np.mean(1 / np.arange(1, size + 2)))))
         curves[CHANCE].append((size, chance[0]))
     return curves

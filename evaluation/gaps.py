@@ -9,7 +9,7 @@ from evaluation.bootstrap import Estimate, Indices, Values, bootstrap
 from evaluation.evaluated_model import EvaluatedModel, twins
 from evaluation.likeness import unlikeness
 from evaluation.report import Section
-from system.counts import count_of
+from system.amounts import amount
 
 GAP, MEAN_GAP, SPREAD = "gap", "mean gap", "spread of gaps"  # rows
 BY_TOKEN, BY_BYTE = "nats a token", "bits per byte"
@@ -121,7 +121,7 @@ def summarize_gaps(sections: Sequence[Section]) -> Section | None:
     for (corpus, cells), spread in zip(rows.items(), spreads, strict=True):
         assert cells
         if isinstance(cells[2], Estimate) and cells[2].examples:
-            summary.remarks[corpus] = count_of(cells[2].examples, "text")
+            summary.remarks[corpus] = amount(cells[2].examples, "text")
         summary.rows[corpus] = [each[place] for each in (cells, spread) if each for place in (0, 2)]
     summary.notes.append("The rows of the sections above, side by side. Each interval covers the choice of texts of its corpus.")
     return summary

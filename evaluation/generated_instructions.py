@@ -16,7 +16,7 @@ from formats.pairs import Pair
 from sampling.engine import Engine
 from sampling.generation import ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
-from system.counts import count_of
+from system.amounts import amount
 
 SHOWN_PAIRS = 3
 SHOWN_CHARACTERS = 100  # of each text
@@ -46,7 +46,7 @@ def measure_generated_instructions(recovery: Recovery, training: Sequence[Pair],
         different = Estimate(_share_of_different(texts), examples=len(texts), format_spec=".1%")
         section.rows[name] = (*overlap.values(), ended, different)
     section.notes += [
-        f"{count_of(len(true), 'pair')}; responses cut to fit into the context: {generated.cut:,}.",
+        f"{amount(len(true), 'pair')}; responses cut to fit into the context: {generated.cut:,}.",
         f"{_share_of_different(true):.1%} of the true instructions are different ones.",
         f"{'  '.join(signatures)}  ROUGE-L is the F1 score of rouge-score, which sees only a to z and digits.",
     ]
@@ -90,7 +90,7 @@ def _training_note(training: Sequence[Pair], true: Sequence[str]) -> str:
     times = Counter(pair.instruction for pair in training)
     most = max(times.values())
     return (
-        f"Compared with {count_of(len(training), 'training pair')}, whose most frequent instruction occurs {count_of(most, 'time')}. "
+        f"Compared with {amount(len(training), 'training pair')}, whose most frequent instruction occurs {amount(most, 'time')}. "
         f"{np.mean([text in times for text in true]):.1%} of the true instructions occur among them word for word."
     )
 

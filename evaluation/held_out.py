@@ -17,7 +17,7 @@ from formats.shards import Dataset, Split, open_dataset
 from formats.tolerant_rows import read_rows_or_errors
 from formats.utf8 import decode_utf8
 from preprocessing.sources import Position, open_documents
-from system.counts import count_of
+from system.amounts import amount
 from system.encodings import UTF8
 from system.errors import BAD_FLAGS, UserError
 from tokens.prompt_format import PromptFormat
@@ -89,7 +89,7 @@ def _read_documents(config: EvaluateConfig, dataset: Dataset, name: str) -> Held
     documents = DocumentReader(dataset, "val", tokenizer.end_of_text)
     chosen = evenly_spaced(len(documents), config.documents or len(documents)).tolist()
     texts = [reorder(tokenizer.decode(documents.read(index)), dataset.order) for index in chosen]
-    notes = [f"{len(chosen):,} of {count_of(len(documents), 'held-out document')} of {dataset.folder}."]
+    notes = [f"{len(chosen):,} of {amount(len(documents), 'held-out document')} of {dataset.folder}."]
     return HeldOutTexts(f"held-out documents of {name}", name, texts, notes, [])
 
 
@@ -115,7 +115,7 @@ def read_texts(inputs: tuple[str, ...], encoding: str = UTF8) -> HeldOutTexts:
     if not texts:
         raise UserError(f"--text {' '.join(inputs)}: no text in it", BAD_FLAGS)
     lost = len(documents) - len(texts)
-    notes = [f"{count_of(len(texts), 'text')}; empty or not valid UTF-8: {lost:,}."]
+    notes = [f"{amount(len(texts), 'text')}; empty or not valid UTF-8: {lost:,}."]
     name = inputs[0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
     return HeldOutTexts(name, name, texts, notes, [])
 
@@ -174,7 +174,7 @@ def _make_pool(pairs: list[Pair], source: str, limit: int, checkpoint: Checkpoin
     if not pool:
         raise UserError(f"{source}: no usable pairs ({counts})", BAD_FLAGS)
     examined = len(pool) + sum(count for trouble, count in lost.items() if trouble.startswith("left out"))
-    return pool, f"{len(pool):,} of {count_of(examined, 'pair')} can be used ({counts}), from {source}."
+    return pool, f"{len(pool):,} of {amount(examined, 'pair')} can be used ({counts}), from {source}."
 
 
 def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tuple[Example | None, str]:
@@ -197,7 +197,7 @@ def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair
     known = {_compared(pair) for pair in training}
     seen = sum(_compared(one.pair) in known for one in evaluated)
     found = [
-        f"Of the evaluated pairs, {seen:,} {'is' if seen == 1 else 'are'} among {count_of(len(training), 'training pair')} that were read."
+        f"Of the evaluated pairs, {seen:,} {'is' if seen == 1 else 'are'} among {amount(len(training), 'training pair')} that were read."
     ]
     notes, warnings = ([], found) if seen else (found, [])
     if dataset.fingerprint not in str(checkpoint.must_match.get("the pairs", "")):

@@ -21,7 +21,7 @@ from model import GPT
 from preprocessing.hub import open_hub_dataset
 from preprocessing.sources import Source
 from sampling.scoring import Scorer
-from system.counts import count_of
+from system.amounts import amount
 from system.device import autocast, choose_dtype
 from system.errors import UserError
 from system.ranks import Ranks
@@ -117,7 +117,7 @@ def _task(row: dict[str, Any], source: str) -> HellaSwagTask:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"--hellaswag {source}: a row is not a HellaSwag task ({type(error).__name__}: {error})") from error
     if len(task.endings) != ENDINGS or not 0 <= task.label < ENDINGS:
-        raise UserError(f"--hellaswag {source}: a task has {count_of(len(task.endings), 'ending')} and the label {task.label}")
+        raise UserError(f"--hellaswag {source}: a task has {amount(len(task.endings), 'ending')} and the label {task.label}")
     return task
 
 
@@ -188,7 +188,7 @@ def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwa
         right.append([np.array([choice.is_right(*way) for choice in choices], float) for way in WAYS.values()])
         section.rows[model.name] = [mean_estimate(values, seed, ".1%") for values in right[-1]]
         if cut := sum(choice.cut for choice in choices):
-            cuts.append(f"{model.kind or model.name}: of {count_of(cut, 'task')} the context was cut at the side away from the ending.")
+            cuts.append(f"{model.kind or model.name}: of {amount(cut, 'task')} the context was cut at the side away from the ending.")
     section.notes += dict.fromkeys(cuts)  # seeds have the same one
     for kind, places in kin(models).items():
         mean, spread = mean_name(kind, len(places)), spread_name(kind, len(places))
@@ -205,7 +205,7 @@ def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwa
         )
     error = math.sqrt(CHANCE * (1 - CHANCE) / len(tasks))
     section.notes += [
-        f"{count_of(len(tasks), 'task')}; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
+        f"{amount(len(tasks), 'task')}; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
         "The second part is scored given the first. Backwards that is log P(context | ending): the first part is the ending. All four "
         "endings share one context, so 'a byte' and 'in total' must choose the same. Forwards it is the usual log P(ending | context).",
     ]

@@ -23,7 +23,7 @@ from evaluation.gaps import (
 from evaluation.logprobs import document_logprobs
 from evaluation.positions import CURVE_SHARE, curves_by_position
 from evaluation.report import Picture, Section, with_progress
-from system.counts import count_of
+from system.amounts import amount
 from tokens.reversal import reorder
 
 AXIS = "position in the text, in the order in which the model reads"
@@ -44,8 +44,8 @@ def measure_language(
         loss = ratio_estimate(reading.nats, reading.tokens, seed)
         section.rows[model.name] = (loss, _perplexity(loss), ratio_estimate(reading.nats / math.log(2), sizes, seed, ".4f"))
         notes.append(
-            f"{model.kind or model.name}: {count_of(int(reading.tokens.sum()), 'token')} of {count_of(len(texts), 'text')}, each counted "
-            f"once, including the end token of each text; the window of {count_of(model.block_size, 'token')} moves by {step:,}."
+            f"{model.kind or model.name}: {amount(int(reading.tokens.sum()), 'token')} of {amount(len(texts), 'text')}, each counted "
+            f"once, including the end token of each text; the window of {amount(model.block_size, 'token')} moves by {step:,}."
         )
         if model.checkpoint.stage == "tuning":
             section.remarks[model.name] = JUDGE
@@ -62,7 +62,7 @@ def measure_language(
         + _left_out(models, drawn)
     )
     after = "" if models[drawn[0]].checkpoint.stage == "pretraining" else ", after tuning on pairs"
-    title = f"Loss by position in the text{after}: {name}, {count_of(len(texts), 'text')}"
+    title = f"Loss by position in the text{after}: {name}, {amount(len(texts), 'text')}"
     families = {model.name: model.kind for model in models if model.kind}
     means = {mean_name(kind, len(places)): kind for kind, places in kin(models).items()}
     families |= {**means, **(dict.fromkeys(gaps, GAP) if len(gaps) > 1 else {})}

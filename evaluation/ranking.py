@@ -13,7 +13,7 @@ from evaluation.recovery import GAIN, GIVEN, WORDS, Recovery
 from evaluation.report import Picture, Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
-from system.counts import count_of
+from system.amounts import amount
 
 TOGETHER = "that difference and BM25, weighted"
 INSTRUCTIONS_PER_UPDATE = 256  # scored without a response between two updates of the progress bar
@@ -29,9 +29,7 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     candidates = make_candidates((pair.response, pair.instruction_ids) for pair in pool if len(pair.instruction_ids) <= longest)
     possible = sorted(size for size in set(sizes) if size <= candidates.available)
     for size in sorted(set(sizes) - set(possible)):
-        section.notes.append(
-            f"{count_of(size, 'other')}: left out. A response has only {count_of(candidates.available, 'other instruction')}."
-        )
+        section.notes.append(f"{amount(size, 'other')}: left out. A response has only {amount(candidates.available, 'other instruction')}.")
     usable = [pair for pair in recovery.pairs if pair.instruction_ids in candidates.index_of]
     questions = [usable[index] for index in evenly_spaced(len(usable), limit).tolist()]
     if not possible or not questions:
@@ -41,14 +39,14 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     scores = _score_candidates(recovery, questions, candidates, drawn)
     curves = add_rows(section, scores, possible, recovery.seed)
     section.notes += [
-        f"{count_of(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} different ones and "
+        f"{amount(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} different ones and "
         "belong to a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         "BM25 reads the whole response; the model reads what fits beside the longest candidate. Weighted: each half of the responses with "
         "the weights that fit the other half best.",
     ]
     if lost := len(recovery.pairs) - len(usable):
         section.notes.append(
-            f"{count_of(lost, 'pair')} left out, with an instruction longer than about half of the context ({longest:,} tokens)."
+            f"{amount(lost, 'pair')} left out, with an instruction longer than about half of the context ({longest:,} tokens)."
         )
     title, axes = "How often the true instruction comes first among others", ("other instructions", "recall@1")
     return section, Picture("report_ranking.png", title, *axes, curves, y_range=(0, 1.02), baselines=(WORDS, CHANCE))

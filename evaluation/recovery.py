@@ -15,7 +15,7 @@ from evaluation.evaluated_model import EvaluatedModel
 from evaluation.held_out import HeldOutPair
 from evaluation.logprobs import instruction_logprobs
 from evaluation.report import Section, with_progress
-from system.counts import count_of
+from system.amounts import amount
 from tokens.prompt_format import PromptFormat
 from training.examples import Example
 from training.shuffled_responses import assign_other_responses, with_other_responses
@@ -82,7 +82,7 @@ def measure_instructions(recovery: Recovery) -> Section:
     if OTHER not in bits:
         section.notes.append("Another pair's response is left out: more than half of the pairs have the same response.")
     section.notes += [
-        f"{count_of(len(recovery.pairs), 'pair')}. The end token of an instruction counts as a token of zero bytes.",
+        f"{amount(len(recovery.pairs), 'pair')}. The end token of an instruction counts as a token of zero bytes.",
         "Without a response, the model reads an empty one; it never saw that in tuning.",
     ]
     return section

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from tqdm import tqdm
 
 from evaluation.bootstrap import Estimate
-from system.counts import count_of
+from system.amounts import amount
 
 Curve = list[tuple[float, Estimate]]  # points from left to right
 
@@ -44,9 +44,9 @@ class Section:
         if not few:
             return self.warnings
         count = min(few.values())
-        only = count_of(count, self.rest_on)
+        only = amount(count, self.rest_on)
         if len(few) < len(counts) or len(set(few.values())) > 1:
-            whose = ", ".join(f"{row} ({count_of(rests_on, self.rest_on)})" for row, rests_on in few.items())
+            whose = ", ".join(f"{row} ({amount(rests_on, self.rest_on)})" for row, rests_on in few.items())
             return [*self.warnings, f"Caution: few {self.rest_on}s for {whose}. {TOO_FEW}"]
         if count == 1:
             return [*self.warnings, f"Caution: only {only}, so there is no interval."]

@@ -14,7 +14,7 @@ from evaluation.ranking import measure_ranking
 from evaluation.recovery import GAIN, OTHER, OWN, Recovery, measure_instructions
 from evaluation.report import Curve, Picture, Section
 from formats.checkpoint import NUMBERED, numbered_checkpoints
-from system.counts import count_of
+from system.amounts import amount
 from system.errors import UserError
 
 BITS, SHARE = "bits per byte", "share"
@@ -73,7 +73,7 @@ def _figures(
         others = min(config.candidates)
         section, _ = measure_ranking(recovery, pairs.pool, (others,), config.ranked_pairs)
         if section.rows:
-            found[SHARE, f"first among {count_of(others, 'other')}"] = _estimate(section, f"{count_of(others, 'other')}: {GAIN}")
+            found[SHARE, f"first among {amount(others, 'other')}"] = _estimate(section, f"{amount(others, 'other')}: {GAIN}")
     if tasks:
         section = measure_hellaswag([model], tasks, config.seed)
         found[SHARE, "HellaSwag"] = _estimate(section, model.name, list(WAYS).index("second part, a byte"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from formats.remote_files import is_remote, open_remote, reading
 from formats.utf8 import Utf8Rows, decode_utf8, is_unicode
-from system.encodings import UTF8, AsUtf8, canonical_encoding, marked_encoding
+from system.encodings import UTF8, AsUtf8, canonical_encoding, marked_encoding, wide_encoding
 from system.errors import UserError, first_line
 
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
@@ -106,6 +106,8 @@ def open_bytes(path: str, encoding: str = UTF8) -> io.BufferedReader:
         beginning = file.peek(len(codecs.BOM_UTF32_LE))
         if is_utf8 and (marked := marked_encoding(beginning)):
             raise UserError(f"{path} is in {marked.upper()}, as its byte order mark says. Read it with --encoding {marked}")
+        if is_utf8 and (wide := wide_encoding(beginning)):
+            raise UserError(f"{path} seems to be in {wide.upper()}, without a byte order mark. Read it with --encoding {wide}")
         if beginning.startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
     return file

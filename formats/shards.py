@@ -20,6 +20,7 @@ from config import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Content, Order, Script
 from formats.input_files import DOCUMENT_ENDINGS
 from formats.token_stream import ID_DTYPE, TokenStream
 from presets import command_for
+from system.amounts import amount
 from system.errors import BAD_FLAGS, UserError, first_line
 from system.files import naming, rename, write_json
 
@@ -114,9 +115,8 @@ class Dataset:
             f", {count:,} {what} ({count / (found if what.startswith(SKIPPED) else documents):.1%})"
             for what, count in self.meta["counts"].items()
         )
-        return (
-            f"{documents:,} {self.content} ({held_out:,} held out), {ids:,} tokens, {size / ids:.2f} bytes per token, {self.order}{counts}"
-        )
+        items = amount(documents, self.content.removesuffix("s"))
+        return f"{items} ({held_out:,} held out), {ids:,} tokens, {size / ids:.2f} bytes per token, {self.order}{counts}"
 
     def shards(self, split: Split) -> list[Shard]:
         return [Shard(**shard) for shard in self.meta["shards"][split]]

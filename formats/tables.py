@@ -1,15 +1,23 @@
 """Rows of CSV and TSV files: a header, and cells that may hold quotes and line breaks."""
 
 import csv
+import io
+import re
 from collections.abc import Callable, Iterator
 from itertools import count
 
 from formats.rows import MAX_LINE_BYTES, TOO_LONG, Row, open_bytes, read_lines
 from formats.utf8 import Utf8Rows
-from system.encodings import UTF8
+from system.amounts import amount
+from system.encodings import UTF8, AsUtf8
 from system.errors import UserError
 
 TABLE_ENDINGS = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst")
+QUOTED = re.compile(rb'"(?:[^"]++|"")*+"?')  # a cell, perhaps without the quote that ends it
+
+
+class LostLines(UserError):
+    """A bad row of several lines: a quote that was not closed has made one cell of what may be many rows."""
 
 
 def is_table(path: str) -> bool:
@@ -26,16 +34,17 @@ def parse_table(
     """
     checked = checked or Utf8Rows(path)
     csv.field_size_limit(MAX_LINE_BYTES)
-    with open_bytes(path, encoding) as file:
-        lines = _Lines(read_lines(path, file))
-        reader = csv.reader(lines, "excel-tab" if ".tsv" in path.lower()[-8:] else "excel", strict=True)
+    with open_bytes(path, encoding) as opened, _with_line_feeds(opened, path) as file:
+        dialect = csv.get_dialect("excel-tab" if ".tsv" in path.lower()[-8:] else "excel")
+        lines = _Lines(read_lines(path, file), path, dialect.delimiter)
+        reader = csv.reader(lines, dialect, strict=True)
         header: list[str] = []
         while True:
             lines.begin_row()
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                bad = UserError(f"{path}, line {lines.first}: {error}")
+                bad = lines.explain(error)
                 if not header:
                     raise bad from error
                 yield bad
@@ -53,15 +62,25 @@ def parse_table(
             if len(cells) == len(header):
                 yield dict(zip(header, cells, strict=True))
             else:
-                yield UserError(f"{path}, line {lines.first}: {len(cells)} cells, but the header has {len(header)}")
+                yield UserError(f"{path}, line {lines.first}: {amount(len(cells), 'cell')}, but the header has {len(header)}")
     checked.finish()
+
+
+def _with_line_feeds(file: io.BufferedReader, path: str) -> io.BufferedReader:
+    """The file; if its lines end in CR alone, as on old Macs, with LF in its place."""
+    beginning = file.peek(1)
+    if b"\n" in beginning or b"\r" not in beginning[:-1]:
+        return file
+    return io.BufferedReader(AsUtf8(file, UTF8, path, any_line_end=True), 1 << 20)
 
 
 class _Lines:
     """The lines of a file for a reader of tables, which takes as many as a row has."""
 
-    def __init__(self, lines: Iterator[bytes | None]) -> None:
+    def __init__(self, lines: Iterator[bytes | None], path: str, delimiter: str) -> None:
         self._lines = zip(count(1), lines, strict=False)
+        self._path = path
+        self._delimiter = delimiter.encode()
         self.begin_row()
 
     def begin_row(self) -> None:
@@ -82,6 +101,41 @@ class _Lines:
             raise csv.Error(TOO_LONG)
         self._parts.append(line)
         return line.decode(UTF8, "surrogateescape")
+
+    def explain(self, error: csv.Error) -> UserError:
+        """What is wrong with the row that the reader could not read, its likely cause first."""
+        message, last = str(error), self.first + len(self._parts) - 1
+        opened = self.first + self._breaks_before_the_last_quote()
+        if "unexpected end" in message:
+            rest = f"the {last - opened + 1:,} lines from here to the end are one cell" if last > opened else "close it"
+            text = f"line {opened}: a quote opens here and is never closed; {rest}"
+        elif "field larger" in message:
+            text = f"line {opened}: a cell is {TOO_LONG}; perhaps a quote opens here and is never closed"
+        elif "expected after" in message and last > opened:
+            text = (
+                f"line {opened}: a quote opens here and ends only on line {last}, in the middle of a cell, "
+                f"so these {last - opened + 1:,} lines are one bad row; perhaps it was never closed"
+            )
+        elif "expected after" in message:
+            text = f"line {opened}: text follows a closing quote; a quote inside a quoted cell is written twice"
+        elif "new-line" in message:
+            text = f"line {self.first}: a carriage return (CR) outside quotes, although the lines end otherwise"
+        else:
+            text = f"line {self.first}: {message}"
+        return (LostLines if last > self.first else UserError)(f"{self._path}, {text}")
+
+    def _breaks_before_the_last_quote(self) -> int:
+        """How many line breaks of the row are before the quoted cell that the reader stopped in."""
+        row, place, opened = self.row, 0, 0
+        while True:
+            if quoted := QUOTED.match(row, place):
+                opened, place = place, quoted.end()
+                if row[place : place + 1] not in (self._delimiter, b""):  # where the error is, or the end
+                    break
+            place = row.find(self._delimiter, place) + 1
+            if not place:
+                break
+        return row.count(b"\n", 0, opened)
 
 
 def _require_different(header: list[str], path: str) -> None:

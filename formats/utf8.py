@@ -1,5 +1,6 @@
 """The bytes of documents as text, where they are UTF-8."""
 
+from system.amounts import amount
 from system.encodings import likely_encoding
 from system.errors import UserError
 
@@ -60,6 +61,6 @@ class Utf8Rows:
         if not self._invalid:
             return ""
         return (
-            f"{self._path}: {self._invalid:,} of {self._rows:,} rows are not valid UTF-8 and are skipped. "
+            f"{self._path}: {self._invalid:,} of {amount(self._rows, 'row')} skipped as not valid UTF-8. "
             f"If it is in another encoding, name it: --encoding {self._likely}"
         )

@@ -15,6 +15,7 @@ from preprocessing.journal import Journal
 from preprocessing.ray_engine import RayWorkers
 from preprocessing.retries import Retries
 from preprocessing.workers import LocalWorkers
+from system.amounts import amount
 from system.errors import LostConnection, UserError
 from system.signals import Stopped, StopSignals
 
@@ -69,7 +70,7 @@ def encode_chunks(
     if source_error:
         raise source_error
     if signals.received:
-        raise Stopped(f"stopped; {len(journal.records)} chunks are kept. Run the same command again to resume", signals.received)
+        raise Stopped(f"stopped; kept: {amount(len(journal.records), 'chunk')}. Run the same command again to resume", signals.received)
     return size / 1e6 / (time.monotonic() - started)
 
 

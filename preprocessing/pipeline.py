@@ -19,6 +19,7 @@ from preprocessing.engine import EncodeChunk
 from preprocessing.journal import OPTIONAL, Journal, require_same_settings
 from preprocessing.retries import retry
 from preprocessing.split import held_out_bound, warn_of_little_held_out
+from system.amounts import amount
 from system.encodings import canonical_encoding
 from system.errors import UserError
 from tokens.encoders import EncoderName, choose_encoder
@@ -63,10 +64,10 @@ def open_journal(folder: Path, settings: dict[str, Any]) -> Journal:
     journal = Journal(folder)
     if not journal.plan() and (folder / "meta.json").is_file():
         journal.reopen(settings)
-        print(f"extending {folder}: {len(journal.records)} chunks are there; until the others are, it stays as it was")
+        print(f"extending {folder}, which has {amount(len(journal.records), 'chunk')}; until the others are there, it stays as it was")
     elif plan := journal.plan():
         require_same_settings(folder, "started", plan["settings"], settings)
-        print(f"resuming {folder}: {len(journal.records)} chunks are done")
+        print(f"resuming {folder}: {amount(len(journal.records), 'chunk')} done")
     return journal
 
 
@@ -89,7 +90,7 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
         print(notice)
         encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"], plan.get("split_parts", False))
         speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config, recipe.content)
-        where = "on Ray" if config.engine == "ray" else f"with {config.workers} workers"
+        where = "on Ray" if config.engine == "ray" else f"with {amount(config.workers, 'worker')}"
         print(f"reversed, encoded and wrote {speed:.1f} MB of text per second {where}")
     tokenizer = recipe.tokenizer
     meta: dict[str, Any] = {

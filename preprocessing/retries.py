@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from system.amounts import amount
 from system.errors import UserError, first_line
 from system.escapes import escape_controls
 
@@ -17,12 +18,12 @@ class Retries:
         self._retries = retries
         self._used = 0
 
-    def wait(self, trouble: str, error: Exception) -> None:
-        """Print what went wrong and pause, or give up."""
+    def wait(self, trouble: str, error: Exception, advice: str = "") -> None:
+        """Print what went wrong and pause, or give up with advice."""
         if self._used == self._retries:
             raise UserError(
-                f"{trouble}: {first_line(error)}. Gave up after {self._used} retries; finished work is kept. "
-                "Run the same command again to resume, or read local files with --input"
+                f"{trouble}: {first_line(error)}. Gave up after {amount(self._used, 'retry', 'retries')}; finished work is kept. "
+                f"{advice}Run the same command again to resume, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))
         print(escape_controls(f"{trouble}: {first_line(error)}. Trying again in {pause} s"))

@@ -15,7 +15,7 @@ from formats.input_files import DOCUMENT_ENDINGS, ROW_ENDINGS, look_for_files
 from formats.pairs import Pair, PairFields, pair_fields, pair_from_row
 from formats.parquet_files import column_bytes, read_column, read_rows, table_rows
 from formats.rows import Row, cutting_place, parse_json, read_text, require_fields
-from formats.tables import is_table, parse_table
+from formats.tables import LostLines, is_table, parse_table
 from formats.utf8 import Utf8Rows, decode_utf8, normalize_line_endings
 from preprocessing.hub import open_hub_dataset
 from preprocessing.retries import Retries, retry
@@ -145,7 +145,7 @@ def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
     def open_file(file: int, row: int) -> Iterator[list[Pair]]:
         for table in hub.read(file, row, wanted):
             fields = wanted or pair_fields(table.column_names, hub.names[file], named)
-            yield from ([pair_from_row(row, named=named)] for row in table_rows(table.select(fields)))
+            yield from ([pair_from_row(row, named=named)] for row in table_rows(table.select(fields), hub.names[file]))
 
     return Source(hub.names, open_file, config.retries, hub.revision)
 
@@ -224,6 +224,7 @@ def _read_rows(path: str, config: SourceConfig, check_fields: Callable[[list[str
         if isinstance(row, UserError):
             if not config.skip_bad_rows:
                 raise row
+            notices.tell(str(row) if isinstance(row, LostLines) else "")
             yield None
             continue
         if not are_checked:

@@ -14,6 +14,9 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Text without a mark that is mostly ASCII: in each so many bytes, all but the one at this place are zero.
+WIDE = (("utf-16-le", 2, 0), ("utf-16-be", 2, 1), ("utf-32-le", 4, 0), ("utf-32-be", 4, 3))
+LOOKED_AT = 1000  # bytes, for that
 UTF8 = "utf-8"
 
 
@@ -36,6 +39,16 @@ def marked_encoding(beginning: bytes) -> str:
     return next((encoding for mark, encoding in MARKS if beginning.startswith(mark)), "")
 
 
+def wide_encoding(beginning: bytes) -> str:
+    """The encoding of text that is mostly ASCII, in two or four bytes each, without a mark: zeros are where no UTF-8 has them."""
+    for encoding, width, place in WIDE:
+        columns = [beginning[:LOOKED_AT][offset::width] for offset in range(width)]
+        text = columns.pop(place)
+        if len(text) > 1 and 0 not in text and all(2 * column.count(0) >= len(column) for column in columns):
+            return encoding
+    return ""
+
+
 def likely_encoding(text: bytes) -> str:
     """A guess for text that is not UTF-8: by its byte order mark, or else one of those with a byte for each character."""
     if marked := marked_encoding(text):
@@ -48,11 +61,15 @@ def likely_encoding(text: bytes) -> str:
 
 
 class AsUtf8(io.RawIOBase):
-    """A file in another encoding, as bytes of UTF-8. Bytes that the encoding lacks stay as they are, where it can go on after them."""
+    """A file in another encoding, as bytes of UTF-8. Bytes that the encoding lacks stay as they are, where it can go on after them.
 
-    def __init__(self, file: IO[bytes], encoding: str, path: str) -> None:
+    With `any_line_end` a CR or a CRLF becomes LF.
+    """
+
+    def __init__(self, file: IO[bytes], encoding: str, path: str, any_line_end: bool = False) -> None:
         self._file = file
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True) if any_line_end else decoder
         self._encoding = encoding
         self._path = path
         self._ready = memoryview(b"")

@@ -11,6 +11,7 @@ from config import TrainConfig
 from formats.shards import open_dataset
 from model import CHUNK_ROWS, GPT
 from presets import PREPROCESS_PRESETS
+from system.amounts import amount
 from system.device import autocast, choose_dtype, device_name
 from system.device_names import PEAK_TFLOPS
 from training.optimizer import make_optimizer
@@ -34,7 +35,7 @@ def describe_run(config: TrainConfig) -> str:
     each = activation_bytes(config, 2, dtype) - first
     weights = _bytes(list(model.parameters()))
     step = config.sequences_per_step * shape.block_size
-    total = "" if config.hours else f"; {config.max_steps:,} steps, {config.max_steps * step / 1e6:,.1f} million tokens in all"
+    total = "" if config.hours else f"; {amount(config.max_steps, 'step')}, {config.max_steps * step / 1e6:,.1f} million tokens in all"
 
     def sizes(sequences: int) -> dict[str, float]:
         logits = min(CHUNK_ROWS, sequences * shape.block_size) * shape.vocab_size * (4 + 2 * dtype.itemsize)
@@ -42,7 +43,7 @@ def describe_run(config: TrainConfig) -> str:
             "weights": weights,
             "gradients": weights,
             **kept,
-            f"activations of {sequences} sequences": first + each * (sequences - 1),
+            f"activations of {amount(sequences, 'sequence')}": first + each * (sequences - 1),
             "logits of a chunk": logits,
         }
 
@@ -50,8 +51,8 @@ def describe_run(config: TrainConfig) -> str:
         (
             f"layers {shape.n_layer}, heads {shape.n_head}, width {shape.n_embed}, context {shape.block_size:,}, ids {shape.vocab_size:,}: "
             f"{model.count_parameters() / 1e6:,.1f} M parameters",
-            f"a step: {config.batch_size} × {config.grad_accum} sequences, {step:,} tokens{total}",
-            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}:",
+            f"a step: {config.batch_size} × {amount(config.grad_accum, 'sequence')}, {step:,} tokens{total}",
+            f"MB on one GPU that trains alone, eager, in {str(dtype).removeprefix('torch.')}:",
             *(f"  {name:<30}{size / 1e6:10,.0f}" for name, size in sizes(config.batch_size).items()),
             f"  {'together at least':<30}{sum(sizes(config.batch_size).values()) / 1e6:10,.0f}",
             "If that does not fit, fewer sequences are computed at once; with one, together at least "
@@ -109,14 +110,14 @@ def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> l
     if config.checkpoint_activations:
         per_hour = {name: rate * 3 / 4 for name, rate in per_hour.items()}  # a second forward pass
     if config.hours:
-        head = f"Million tokens in {config.hours:g} hours"
+        head = f"Million tokens in {amount(config.hours, 'hour')}"
         values = {name: rate * config.hours / 1e6 for name, rate in per_hour.items()}
     else:
         head = "Hours"
         tokens = config.max_steps * config.sequences_per_step * config.model.block_size
         values = {name: tokens / rate for name, rate in per_hour.items()}
     return [
-        f"{head}, without evaluations, if the GPU reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
+        f"{head} on one GPU, without evaluations, if it reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
         *(f"  {name:<30}{value:10,.4f}" if value < 0.1 else f"  {name:<30}{value:10,.1f}" for name, value in values.items()),
     ]
 

@@ -14,6 +14,7 @@ from config import LoopConfig
 from formats.batches import Batch
 from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
 from model import GPT
+from system.amounts import amount
 from system.device import peak_flops
 from system.errors import UserError
 from system.ranks import ALONE, Ranks
@@ -25,6 +26,7 @@ from training.run_log import RunLog
 from training.sharding import all_whole, give_back, load_weights, local, whole_model
 from training.step import Stepper, StepResult
 from training.task import Batches, TrainingTask
+from training.time_left import describe_duration
 from training.time_plan import UNPLANNED, TimePlan
 
 
@@ -83,6 +85,15 @@ class Trainer:
             kept = f"saved in {self.folder / LAST}" if self.saved_step else "before there was anything to save"
             raise Stopped(f"stopped at step {self.step}, {kept}. Run the same command again to resume", stopping)
 
+    def describe_time(self) -> str:
+        """The time of the run over all its sittings, and that of this one. The plan counts evaluations too."""
+        total, before = (self.plan.seconds, self.plan.used_before) if self.plan else (self.log.throughput.seconds, self._seconds)
+        taken = describe_duration(total) + ("" if self.plan else " of training")
+        if not self.resumed_step:
+            return taken
+        # Earlier sittings may have been without --hours, or of a version that did not measure them.
+        return f"{taken}, {describe_duration(total - before)} of it in this sitting" if before else f"{taken} in this sitting"
+
     def draw(self, step: int) -> Batch:
         """This process's part of the batch of a step, on the device."""
         size = self.ranks.share(self.config.sequences_per_step)
@@ -138,8 +149,9 @@ class Trainer:
         self._use(dataclasses.replace(self.config, max_steps=steps, warmup_steps=warmup))
         if is_first:
             cooldown = f", {round(steps * self.config.cooldown_share):,} of cooldown" if self.config.schedule == "wsd" else ""
+            hours = amount(self.config.hours or 0, "hour")
             self.log.say(
-                f"{self.config.hours:g} hours are about {steps:,} steps, {warmup:,} of warmup{cooldown}: {self.plan.describe()}. "
+                f"{hours} will be about {steps:,} steps, {warmup:,} of warmup{cooldown}: {self.plan.describe()}. "
                 "The number follows the speed until the end"
             )
 

@@ -11,6 +11,7 @@ from model import GPT
 from sampling.engine import Engine
 from sampling.generation import EndingPrompter, generate_texts
 from sampling.sampler import SamplingParams
+from system.amounts import amount
 from system.errors import BAD_FLAGS, UserError
 from tokens.tokenizer import Tokenizer
 from training.copying import copying_controls
@@ -87,5 +88,5 @@ def describe_data(config: TrainConfig, dataset: Dataset) -> str:
     available, tokens_per_step = len(dataset.stream("train")), config.sequences_per_step * config.model.block_size
     text = f"{available:,} training tokens in {config.data_dir}, {dataset.order}; {tokens_per_step:,} in a step"
     if config.hours:
-        return f"{text}, as many steps as fit into {config.hours:g} hours"
+        return f"{text}, as many steps as fit into {amount(config.hours, 'hour')}"
     return f"{text}, {config.max_steps * tokens_per_step:,} in all, {config.max_steps * tokens_per_step / available:.2f} epochs"

@@ -14,6 +14,7 @@ from config import PATHS, LoopConfig
 from formats.batches import SHUFFLE
 from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
 from model import GPT
+from system.amounts import amount
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
@@ -22,13 +23,13 @@ from system.memory import keep_freed_memory
 from system.processors import usable_processors
 from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
+from system.signals import Stopped
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
-from training.run_record import likeness, write_record
+from training.run_record import end_sitting, likeness, write_record
 from training.schedule import describe_longer_schedule
 from training.sharding import shard_model
 from training.task import RANDOM, START, TrainingTask
-from training.time_left import describe_duration
 
 CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 
@@ -80,7 +81,9 @@ def _train(
         if ranks.is_first:
             redraw_loss_curve(folder)
         done = (
-            f"has already trained for {config.hours:g} hours" if config.hours else f"is already at step {last.step} of {config.max_steps}"
+            f"has already trained for {amount(config.hours, 'hour')}"
+            if config.hours
+            else f"is already at step {last.step} of {config.max_steps}"
         )
         print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
@@ -118,9 +121,13 @@ def _train(
             print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
     if ranks.is_first:
-        write_record(config, task, size, *facts)
+        write_record(config, task, trainer.step, size, *facts)
     try:
         trainer.run()
+    except Stopped:
+        if ranks.is_first:
+            end_sitting(config, trainer.saved_step)
+        raise
     except RuntimeError as error:
         if not is_compiler_error(error):
             raise
@@ -128,10 +135,10 @@ def _train(
             f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
             "or set TORCHINDUCTOR_CACHE_DIR to another folder"
         ) from error
-    taken = describe_duration(trainer.plan.seconds if trainer.plan else trainer.log.throughput.seconds)
-    counted = "" if trainer.plan else " of training"  # the plan counts evaluations too
+    if ranks.is_first:
+        end_sitting(config, trainer.saved_step)
     print(
-        f"finished in {taken}{counted}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
+        f"finished in {trainer.describe_time()}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
         f"loss curve in {folder / PICTURE}"
     )
 
@@ -191,7 +198,7 @@ def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]
     if device.type != "cpu" or minutes < 2:
         return []
     return [
-        f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {cores} CPU cores. "
+        f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {amount(cores, 'CPU core')}. "
         "Without a GPU use a smaller --batch-size and --grad-accum, and for a new model a smaller shape, as the preset demo has"
     ]
 

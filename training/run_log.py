@@ -43,6 +43,7 @@ class RunLog:
         if self._is_first:
             self._metrics = self._context.enter_context(MetricsLog(Path(self._config.out_dir), step, self._config.tensorboard))
         self.throughput = Throughput(tokens, seconds, flops_per_token, peak_flops)
+        self._first_step = step + 1  # of this sitting: it may compile, so speed and time left are measured from its end
         self._time_left = TimeLeft(self._config.eval_every)
         return self
 
@@ -60,13 +61,16 @@ class RunLog:
         """Report a training step, every `log_every` steps: only then `read` waits for it."""
         assert self._progress is not None, "the log is not open"
         self._progress.update()
-        if step % self._config.log_every and step != 1:
+        is_logged = step % self._config.log_every == 0 or step == 1
+        if not is_logged and step != self._first_step:
             return
         result = read()[-1]  # before the time is measured
         speed = self.throughput.measure(tokens)
+        seconds_left = self._time_left.measure(step, self._total, speed["seconds"], self.throughput.seconds_per_pause)
+        if not is_logged:
+            return
         self._add(step, tokens=tokens, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **speed)
         total = f"/{self._total}" if self._total else ""
-        seconds_left = self._time_left.measure(step, self._total, speed["seconds"], self.throughput.seconds_per_pause)
         left = f"  {describe_duration(seconds_left)} left" if seconds_left is not None else ""
         share = f" ({speed['share_of_peak']:.0%} of peak)" if "share_of_peak" in speed else ""
         self.say(

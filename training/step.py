@@ -131,7 +131,7 @@ class Stepper:
                 assert result is not None
                 return result
             if is_sharded(self.model):
-                raise UserError(f"{self.micro_batch} sequences do not fit in the memory of one GPU. Try a --batch-size below that")
+                raise UserError(f"a micro-batch of {self.micro_batch} does not fit in the memory of one GPU. Try a --batch-size below that")
             if self.micro_batch == 1:
                 raise UserError(
                     f"one sequence of {self.model.config.block_size} tokens does not fit in the memory of the {self.device.type} device. "

@@ -17,7 +17,7 @@ class TimePlan:
         self._limit = 3600 * hours
         self._eval_every = eval_every
         self._began = time.monotonic()
-        self._used_before = 0.0  # seconds, before the run was resumed
+        self.used_before = 0.0  # seconds, before the run was resumed
         self._evaluating = 0.0  # seconds, since then
         self._evaluated = 0  # evaluations, since then
         self._records: list[tuple[int, float]] = []  # step, and the seconds of training until then, in this process
@@ -27,7 +27,7 @@ class TimePlan:
     @property
     def seconds(self) -> float:
         """Time that the run has taken so far, without the time that it was stopped."""
-        return self._used_before + time.monotonic() - self._began
+        return self.used_before + time.monotonic() - self._began
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -35,7 +35,7 @@ class TimePlan:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue the time of an earlier process."""
-        self._used_before = state["seconds"]
+        self.used_before = state["seconds"]
         self._per_step, self._per_evaluation = state["seconds_per_step"], state["seconds_per_evaluation"]
 
     @contextmanager
@@ -55,7 +55,7 @@ class TimePlan:
             # Over the latest half, so that the plan follows a machine that slows down.
             then, trained_then = self._records[len(self._records) // 2]
             self._per_step = (trained - trained_then) / (step - then)
-        is_early = len(self._records) < FIRST_STEPS and self.seconds < FIRST_SHARE * self._limit and not self._used_before
+        is_early = len(self._records) < FIRST_STEPS and self.seconds < FIRST_SHARE * self._limit and not self.used_before
         if self._per_step is None or is_early:
             return None if self.seconds < self._limit else step
         return step + self._steps_left(step, self._per_step)

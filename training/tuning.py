@@ -13,6 +13,7 @@ from model import GPT
 from sampling.engine import Engine
 from sampling.generation import ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
+from system.amounts import amount
 from system.errors import BAD_FLAGS, UserError
 from tokens.prompt_format import PromptFormat
 from training.copying import copying_controls
@@ -48,10 +49,11 @@ class Tuning:
     def describe_data(self) -> str:
         """How many pairs there are and how often the run will see them."""
         config, count = self.config, len(self.sequences)
-        amount = f"{config.epochs:g} epochs are {config.max_steps:,}" if config.hours is None else f"{config.hours:g} hours of"
+        by_epochs = f"{amount(config.epochs, 'epoch')}, {amount(config.max_steps, 'step')}"
+        steps = f"{amount(config.hours, 'hour')} of steps" if config.hours else by_epochs
         text = (
-            f"{self.pairs:,} pairs packed into {count:,} sequences of {self.block_size} tokens, {self.padding:.1%} padding; "
-            f"{amount} steps of {config.sequences_per_step} sequences"
+            f"{amount(self.pairs, 'pair')} packed into {amount(count, 'sequence')} of {self.block_size} tokens, "
+            f"{self.padding:.1%} padding; {steps} of {amount(config.sequences_per_step, 'sequence')}"
         )
         made_for = self.dataset.meta["settings"]["block_size"]
         if made_for < self.block_size:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from config import PreprocessConfig
 from formats import rows, utf8
 from formats.shards import SPLITS, open_dataset
-from formats.tables import parse_table
+from formats.tables import LostLines, parse_table
 from preprocessing.sources import Position, open_documents
 from system.encodings import AsUtf8
 from system.errors import UserError
@@ -41,8 +41,56 @@ def test_a_table_gives_its_cells_back(tmp_path_factory: pytest.TempPathFactory, 
     error = found.pop(min(bad, len(cells)))
     assert isinstance(error, UserError)
     line = 1 + (file.getvalue().partition("alone")[0]).count("\n")
-    assert str(error) == f"{path}, line {line}: 1 cells, but the header has 2"
+    assert str(error) == f"{path}, line {line}: 1 cell, but the header has 2"
     assert found == [{"a\nb": first, "é": second} for first, second in cells]
+
+
+BROKEN_QUOTES = [  # rows, what is told, and whether lines are lost that may be rows
+    (b'1,2\n3,"4\n5,6\n7,8\n', "line 3: a quote opens here and is never closed; the 3 lines from here to the end are one cell", True),
+    (b'1,2\n"3\n4",\n"5\n6', "line 5: a quote opens here and is never closed; the 2 lines from here to the end are one cell", True),
+    (b'1,"2', "line 2: a quote opens here and is never closed; close it", False),
+    (b'"1,2\n"3","4"\n', "line 2: a quote opens here and ends only on line 3, in the middle of a cell, so these 2 lines are", True),
+    (b'"1\n1","2\n3"4\n', "line 3: a quote opens here and ends only on line 4, in the middle of a cell, so these 2 lines are", True),
+    (b'a"b,"2" 3\n', "line 2: text follows a closing quote; a quote inside a quoted cell is written twice", False),
+    (b"1,2\n3\r4,5\n", "line 3: a carriage return (CR) outside quotes, although the lines end otherwise", False),
+]
+
+
+@pytest.mark.parametrize(("content", "told", "loses_lines"), BROKEN_QUOTES)
+def test_a_broken_quote_is_told_with_the_line_where_it_opened(
+    content: bytes, told: str, loses_lines: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text,b\n" + content)
+    *_, error = parse_table(str(path), len)
+    assert str(error).startswith(f"{path}, {told}")
+    assert isinstance(error, LostLines) == loses_lines
+    list(open_documents(PreprocessConfig(input=(str(path),), skip_bad_rows=True)).read(Position(0, 0)))
+    assert capsys.readouterr().out == (f"{error}\n" if loses_lines else "")  # others are counted only
+
+
+def test_a_cell_of_a_quote_that_is_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formats.tables.MAX_LINE_BYTES", 100)
+    (tmp_path / "a.csv").write_bytes(b'text\none\n"two\n' + b"more\n" * 30)
+    _, error, *_ = parse_table(str(tmp_path / "a.csv"), len)
+    assert f"{tmp_path / 'a.csv'}, line 3: a cell is longer than 256 MiB; perhaps a quote opens here and is never closed" == str(error)
+
+
+@given(st.lists(st.lists(st.text(CHARACTERS), min_size=2, max_size=2), max_size=8), st.integers(1, 9))
+def test_lines_may_end_in_a_carriage_return_alone(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[list[str]], read_bytes: int
+) -> None:
+    """As old Macs wrote them; a line break in a cell is one too."""
+    cells = [[cell.replace("\n", "\r") for cell in row] for row in cells]
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\r").writerows([["text", "b"], *cells, ["alone"]])
+    path = tmp_path_factory.getbasetemp() / "returns.csv"
+    path.write_bytes(file.getvalue().encode())
+    with mock.patch("system.encodings.READ_BYTES", read_bytes):
+        *found, error = parse_table(str(path), len)
+    assert found == [dict(zip(("text", "b"), (cell.replace("\r", "\n") for cell in row), strict=True)) for row in cells]
+    line = file.getvalue().count("\r")
+    assert str(error) == f"{path}, line {line}: 1 cell, but the header has 2"
 
 
 def test_a_cell_may_be_long_and_a_line_may_not_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +137,7 @@ def test_invalid_rows_of_a_valid_file_are_told_once_with_the_way_out(tmp_path: P
         assert len(list(source.read(Position(0, 0)))) == 3
     path = tmp_path / "a.jsonl"
     assert capsys.readouterr().out == (
-        f"{path}: 1 of 2 rows are not valid UTF-8 and are skipped. If it is in another encoding, name it: --encoding cp1252\n"
+        f"{path}: 1 of 2 rows skipped as not valid UTF-8. If it is in another encoding, name it: --encoding cp1252\n"
     )
 
 
@@ -105,6 +153,15 @@ def test_a_file_in_another_encoding_is_refused_before_it_is_read_to_its_end(tmp_
     with pytest.raises(UserError, match="a.jsonl is not UTF-8"):
         next(documents)
     assert len(list(open_documents(PreprocessConfig(input=(str(path),), skip_bad_rows=True)).read(Position(0, 0)))) == 100
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv.gz"])
+def test_utf_16_without_a_mark_is_named(name: str, tmp_path: Path) -> None:
+    """ASCII in it is valid UTF-8, with zeros between the letters."""
+    data = WRITERS[name.removesuffix(".gz")]().decode().replace("é", "e").encode("utf-16-le")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(UserError, match=f"{name} seems to be in UTF-16-LE, without a byte order mark. Read it with --encoding utf-16-le"):
+        read(tmp_path / name)
 
 
 def test_a_text_file_is_one_row_however_it_is_cut(tmp_path: Path) -> None:

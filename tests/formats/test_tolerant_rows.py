@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from formats import rows
+from formats.parquet_files import table_rows
 from formats.tolerant_rows import Row, read_rows_or_errors
 from system.errors import UserError
 
@@ -52,6 +53,18 @@ def test_a_parquet_row_with_invalid_utf8_does_not_end_the_file(tmp_path: Path) -
     assert rows == [{"a": "good"}, "not valid UTF-8", {"a": "also good"}]
 
 
+def test_a_date_that_python_cannot_hold_is_one_line(tmp_path: Path) -> None:
+    """Also in a table that comes from the hub."""
+    table = pyarrow.table({"a": ["x"], "when": pyarrow.array([1 << 50], pyarrow.timestamp("ms"))})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    told = r"'when' \(timestamp\[ms\]\) holds a value beyond what Python can hold, such as a year after 9999 \(.*\). Correct it, or leave"
+    with pytest.raises(UserError, match=f"a.parquet: {told}"):
+        read(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"someone/data, file 1 of 1: {told}"):
+        table_rows(table, "someone/data, file 1 of 1")
+    assert table_rows(table.select(["a"]), "") == [{"a": "x"}]
+
+
 def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     for name, message in (("a.jsonl", "no such file"), ("a.pdf", "supported endings: .parquet, .jsonl")):
         with pytest.raises(UserError, match=message) as caught:
@@ -76,7 +89,7 @@ def test_a_table_is_read_by_its_header(tmp_path: Path) -> None:
     path.write_bytes(b'a,b\n1,"two\nlines"\n2\n3,\xff\n\n4,"say ""x"""\n')
     assert read(path) == [
         {"a": "1", "b": "two\nlines"},
-        "not a row of the table: line 4: 1 cells, but the header has 2",
+        "not a row of the table: line 4: 1 cell, but the header has 2",
         NOT_UTF8,
         {"a": "4", "b": 'say "x"'},
     ]

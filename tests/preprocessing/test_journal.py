@@ -55,7 +55,7 @@ def test_a_run_that_ends_at_any_step_resumes_to_the_same_bytes(kind: str, tmp_pa
     shards = len(dataset.shards("train")) + len(dataset.shards("val"))
     assert rename == 1 + 1 + shards + 3 + 1
     assert resumed[""] == 2  # before the plan, a run starts over
-    assert resumed["3 chunks are done"] == 1
+    assert resumed["3 chunks done"] == 1
     assert sum(resumed.values()) == rename
 
 

@@ -102,7 +102,7 @@ def test_a_table_of_responses_is_read(checkpoints: dict[str, Path], tmp_path: Pa
     fails_with(run_job(checkpoints, tmp_path / "a.tsv", tmp_path / "b.jsonl"), 1, "1 of 2 rows could not be used")
     first, second = rows_of(tmp_path / "b.jsonl")
     assert (first["id"], first["response"], bool(first["generated_instruction"])) == ("1", "It\nrains.", True)
-    assert second["error"] == "not a row of the table: line 4: 1 cells, but the header has 2"
+    assert second["error"] == "not a row of the table: line 4: 1 cell, but the header has 2"
     command = score_command(checkpoints, "--pairs", tmp_path / "a.tsv", tmp_path / "c.jsonl")
     fails_with(call_script(*command), 2, "a.tsv has the fields id, response. A pair needs")
     (tmp_path / "d.csv").write_text('instruction,output\n"Say, ""it"".",It.\n', encoding="cp1252")

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from system.encodings import AsUtf8, canonical_encoding, is_text_encoding, likely_encoding, marked_encoding
+from system.encodings import WIDE, AsUtf8, canonical_encoding, is_text_encoding, likely_encoding, marked_encoding, wide_encoding
 from system.errors import UserError
 
 
@@ -35,6 +35,14 @@ def test_without_a_mark_a_guess_can_read_every_byte() -> None:
     assert marked_encoding("\ufeffé".encode()) == marked_encoding(b"") == ""
     assert likely_encoding("“é”".encode("cp1252")) == "cp1252"
     assert likely_encoding(b"\x81") == "latin-1"
+
+
+@pytest.mark.parametrize("encoding", [encoding for encoding, *_ in WIDE])
+def test_ascii_in_wide_characters_is_told_without_a_mark(encoding: str) -> None:
+    for text in ("ab", "“Text” of letters, é\n" * 99):
+        assert wide_encoding(text.encode(encoding)) == encoding
+        assert wide_encoding(text.encode()) == ""
+    assert wide_encoding(b"a\0bcdefgh") == wide_encoding(b"\0" * 8) == wide_encoding(b"a") == ""
 
 
 def test_the_file_below_is_closed_too_and_wrong_bytes_are_named() -> None:

@@ -1,5 +1,6 @@
 """Runs in processes of their own that are killed, stopped or fail: no work is lost, and resuming gives the same weights."""
 
+import json
 import resource
 import signal
 import subprocess
@@ -35,8 +36,12 @@ def test_a_killed_run_resumes_to_the_same_bits(dataset_folder: Path, pretrained:
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    assert resumed_step(call_script(*command)) in (16, 24, 32)
+    resumed = resumed_step(call_script(*command))
+    assert resumed in (16, 24, 32)
     assert_same_weights(tmp_path, pretrained.folder)
+    sittings = json.loads((tmp_path / "config.json").read_text())["sittings"]
+    steps = [(sitting["from_step"], sitting["to_step"]) for sitting in sittings]
+    assert steps in ([(0, middle), (middle, resumed), (resumed, 40)] for middle in (8, 16))
 
     def without_speed(folder: Path) -> list[dict[str, object]]:
         return [{key: row[key] for key in row if key not in ("seconds", "tokens_per_second", "tflops")} for row in read_metrics(folder)]
@@ -57,7 +62,8 @@ def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(
     assert "Traceback" not in errors
     assert "Run the same command again to resume" in errors
     assert load_checkpoint(tmp_path / "last_checkpoint.pt").step >= 11
-    assert resumed_step(call_script(*command)) >= 11
+    [sitting] = json.loads((tmp_path / "config.json").read_text())["sittings"]
+    assert sitting["to_step"] == resumed_step(call_script(*command)) >= 11
     assert_same_weights(tmp_path, pretrained.folder)
 
 

@@ -1,5 +1,6 @@
 """config.json: what a run records of itself; --like, another run like it."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,9 +12,12 @@ import pytest
 
 from formats.checkpoint import load_checkpoint
 from formats.shards import open_dataset
+from presets import TRAIN_PRESETS
 from tests.conftest import call_script, fails_with
+from tests.training.counting import make_trainer
 from tests.training.runs import Run, assert_same_weights, resumed_step
 from training.metrics import read_metrics
+from training.run_record import end_sitting, likeness, write_record
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -42,6 +46,9 @@ def test_the_record_holds_all_that_the_result_depends_on(pretrained: Run, tuned:
         assert record["data"] == open_dataset(data, None).fingerprint
         assert record["versions"]["torch"]
         assert len(record["commit"].removesuffix("-dirty")) in (0, 40)
+        [sitting] = record["sittings"]
+        last = load_checkpoint(run.folder / "last_checkpoint.pt").step
+        assert sitting == {"from_step": 0, "to_step": last, "command": record["command"], "commit": record["commit"], "changed": {}}
 
 
 def test_a_run_like_another_ends_with_the_same_bits(pretrained: Run, tuned: Run, tmp_path: Path) -> None:
@@ -52,7 +59,8 @@ def test_a_run_like_another_ends_with_the_same_bits(pretrained: Run, tuned: Run,
         assert not [line for line in result.stdout.splitlines() if "config.json" in line]  # the record lacks nothing
         assert_same_weights(tmp_path / script, run.folder)
         ours, theirs = record_of(tmp_path / script), record_of(run.folder)
-        assert {name for name in ours if ours[name] != theirs[name]} == {"command", "out_dir", "like"}
+        assert {name for name in ours if ours[name] != theirs[name]} == {"command", "out_dir", "like", "sittings"}
+        assert "sittings with different settings" not in result.stdout
 
 
 def test_flags_change_what_is_taken(pretrained: Run, tmp_path: Path) -> None:
@@ -72,10 +80,15 @@ def test_a_dry_run_like_another_needs_no_folder(pretrained: Run) -> None:
 def test_its_own_folder_resumes_a_run(pretrained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(pretrained.folder, folder)
-    result = train_like(folder, "--out-dir", folder, "--max-steps", 42)
+    record = {**record_of(folder), "lr": 0.002, "versions": {**record_of(folder)["versions"], "torch": "1.0"}}
+    (folder / "config.json").write_text(json.dumps(record))
+    result = train_like(folder, "--out-dir", folder, "--max-steps", 42, "--lr", 0.003)
     assert resumed_step(result) == 40
     assert "; max_steps was 40, now 42\n" in result.stdout
-    assert "like was" not in result.stdout
+    assert "like was" not in result.stdout and "sittings with" not in result.stdout
+    [_, sitting] = record_of(folder)["sittings"]
+    assert (sitting["from_step"], sitting["to_step"]) == (40, 42)
+    assert sitting["changed"] == {"max_steps": [40, 42], "lr": [0.002, 0.003], "torch": ["1.0", record_of(folder)["versions"]["torch"]]}
     told = "the schedule now ends at step 42, no longer at 40: the learning rate rises again"
     risen = re.search(rf"^{told}, from (\S+) to (\S+)$", result.stdout, flags=re.MULTILINE)
     rates = [row["lr"] for row in read_metrics(folder) if row["step"] in (40, 41) and "lr" in row]
@@ -83,6 +96,30 @@ def test_its_own_folder_resumes_a_run(pretrained: Run, tmp_path: Path) -> None:
     fails_with(
         train_like(folder, "--max-steps", 44), 2, f"--like {folder}: name the folder of the new run with --out-dir, or {folder} itself"
     )
+
+    result = train_like(folder, "--out-dir", tmp_path / "new", "--max-steps", 1)
+    changes = "from step 40 max_steps was 40, now 42, lr was 0.002, now 0.003"
+    assert f"{folder} had 2 sittings with different settings, the last ones are taken: {changes}\n" in result.stdout
+    assert record_of(tmp_path / "new")["lr"] == 0.003
+
+
+def test_a_record_of_an_earlier_version_or_a_damaged_one_keeps_no_run_from_resuming(dataset_folder: Path, tmp_path: Path) -> None:
+    """A record that a kill, another version or an editor left is completed as far as it can be read."""
+    config, task = dataclasses.replace(TRAIN_PRESETS["demo"], out_dir=str(tmp_path)), make_trainer(dataset_folder, tmp_path).task
+    path = tmp_path / "config.json"
+    for content, steps in (
+        ("{", [(8, None)]),
+        ('{"lr": 1, "command": "python train_xcoax.py", "sittings": null, "versions": 3, "model": []}', [(None, 8), (8, None)]),
+        ('{"sittings": [{"from_step": 0, "to_step": null, "changed": 7}, 3]}', [(0, 8), (8, None)]),
+    ):
+        path.write_text(content)
+        write_record(config, task, 8)
+        assert [(each["from_step"], each["to_step"]) for each in record_of(tmp_path)["sittings"]] == steps
+        likeness(dataclasses.replace(config, like=str(tmp_path), out_dir=""))
+    write_record(config, task, 0)  # nothing of the earlier run was left to resume
+    assert [each["from_step"] for each in record_of(tmp_path)["sittings"]] == [0]
+    end_sitting(config, 4)
+    assert record_of(tmp_path)["sittings"][0]["to_step"] == 4
 
 
 def test_a_longer_tuning_run_has_the_warmup_that_was_given(tuned: Run, tmp_path: Path) -> None:
@@ -98,7 +135,8 @@ def test_a_longer_tuning_run_has_the_warmup_that_was_given(tuned: Run, tmp_path:
 def test_what_an_earlier_or_later_version_recorded_is_told_in_one_line(pretrained: Run, tmp_path: Path) -> None:
     model = {**record_of(pretrained.folder)["model"], "gates": 3}
     del model["mlp_size"]
-    folder = write_like(pretrained, tmp_path / "other", momentum=None, resolved=None, given=None, command=None, colour="red", model=model)
+    without = dict.fromkeys(("momentum", "resolved", "given", "command", "sittings"))
+    folder = write_like(pretrained, tmp_path / "other", **without, colour="red", model=model)
     result = train_like(folder, "--out-dir", tmp_path / "x", "--max-steps", 1)
     assert result.returncode == 0, result.stderr
     missing, unknown = "has no momentum, mlp_size: used as the preset has it", "has colour, gates, which this version does not know"

@@ -85,7 +85,7 @@ def test_the_plan_is_printed_kept_and_resumed(dataset_folder: Path, tmp_path: Pa
     flags = ("--hours", 0.001, "--max-steps", 100, "--warmup-steps", 10, "--schedule", "wsd", "--eval-every", 1000)
     result = pretrain(dataset_folder, tmp_path, *flags)
     assert result.returncode == 0, result.stderr
-    assert "0.001 hours are about" in result.stdout
+    assert "0.001 hours will be about" in result.stdout
     assert "finished in " in result.stdout
     last = load_checkpoint(tmp_path / LAST)
     assert last.resume_state is not None

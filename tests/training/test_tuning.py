@@ -39,7 +39,7 @@ def test_an_epoch_is_every_pair_once(tuned: Run, pairs: Path) -> None:
     lengths = Examples(dataset, "train", PromptFormat(last.tokenizer, last.order)).lengths
     assert f"{len(lengths)} pairs packed into " in tuned.printed
     assert 2 * lengths.sum() <= last.tokens <= 2 * lengths.sum() + 3 * 64
-    assert f"2 epochs are {last.step} steps of 4 sequences" in tuned.printed
+    assert f"2 epochs, {last.step} steps of 4 sequences" in tuned.printed
 
 
 def test_a_finished_run_says_so_and_continues_with_more_epochs(base: Path, pairs: Path, tuned: Run, tmp_path: Path) -> None:
