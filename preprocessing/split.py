@@ -7,7 +7,8 @@ from formats.shards import Dataset
 
 HASH_RANGE = 1 << 64
 ENOUGH_ITEMS, ENOUGH_TOKENS = 50, 20_000  # held out: fewer say little; the tokens of documents only, since a pair is short
-MARGIN = 1.5  # the hash may hold out less than the share
+DEVIATIONS = 2.5  # the hash may hold out less than the share: in six of a thousand folders by more standard deviations than this
+SPREAD = 2.0  # of the lengths of documents: their mean square by the square of their mean, as of waiting times
 LARGEST_ADVISED_SHARE = 0.5
 
 
@@ -30,10 +31,26 @@ def warn_of_little_held_out(dataset: Dataset, advice: str) -> str:
     enough_tokens = ENOUGH_TOKENS if dataset.content == "documents" else 0
     if held_out_items >= ENOUGH_ITEMS and held_out_tokens >= enough_tokens:
         return ""
-    share = math.ceil(100 * MARGIN * max(ENOUGH_ITEMS / items, enough_tokens / tokens)) / 100
+    more = max(
+        _expected_for(ENOUGH_ITEMS - held_out_items, 1.0),
+        _expected_for((enough_tokens - held_out_tokens) / (tokens / items), SPREAD),
+    )
+    bound = dataset.meta["held_out_below"] / HASH_RANGE
+    share = _two_digits_up(bound + (1 - bound) * more / max(1, items - held_out_items))
     limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" or {enough_tokens:,} tokens" if enough_tokens else "")
     way_out = f"Make it again with --val-share {share:g}, in another --data-dir" if share <= LARGEST_ADVISED_SHARE else advice
     return (
         f"warning: held out are {held_out_items:,} of {items:,} {dataset.content}, {held_out_tokens:,} tokens; "
         f"a loss on fewer than {limit} is uncertain. {way_out}"
     )
+
+
+def _expected_for(wanted: float, spread: float) -> float:
+    """How many to expect, for at least as many as wanted although their number varies: n - DEVIATIONS √(spread n) = wanted."""
+    half = DEVIATIONS * math.sqrt(spread) / 2
+    return (half + math.sqrt(half * half + wanted)) ** 2 if wanted > 0 else 0.0
+
+
+def _two_digits_up(share: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(share)) - 1)
+    return math.ceil(share / unit) * unit

@@ -191,7 +191,7 @@ def test_of_pairs_only_the_number_is_warned_of(tmp_path: Path, dataset_folder: P
         result = run_here("preprocess_instruct.py", "--input", source, *flags)
         assert result.returncode == 0, result.stderr
         assert (
-            "a loss on fewer than 50 pairs is uncertain. Make it again with --val-share 0.19, in another --data-dir" in result.stdout
+            "a loss on fewer than 50 pairs is uncertain. Make it again with --val-share 0.17, in another --data-dir" in result.stdout
         ) == warns
         assert sum(shard.ids for shard in open_dataset(tmp_path / str(share), "pairs").shards("val")) < 20_000
 
