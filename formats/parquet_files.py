@@ -65,15 +65,23 @@ def read_rows(path: str, choose: Callable[[list[str]], list[str]]) -> Iterator[d
     """The rows with the chosen fields; None for a row with invalid UTF-8."""
     with parquet_file(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=choose(file.schema_arrow.names)):
-            yield from table_rows(batch)
+            yield from table_rows(batch, path)
 
 
-def table_rows(table: Any) -> list[dict[str, Any] | None]:
+def table_rows(table: Any, source: str) -> list[dict[str, Any] | None]:
     """The rows of an Arrow batch or table as Python values; None for a row with invalid UTF-8."""
     try:
-        return list(table.to_pylist())
-    except UnicodeDecodeError:
-        return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
+        try:
+            return list(table.to_pylist())
+        except UnicodeDecodeError:
+            return [_plain_row(table.slice(row, 1)) for row in range(table.num_rows)]
+    except OverflowError as error:
+        types = {name: column.type for name, column in zip(table.schema.names, table.columns, strict=True)}
+        fields = " or ".join(f"{name!r} ({kind})" for name, kind in types.items() if str(kind).startswith(("date", "time", "duration")))
+        raise UserError(
+            f"{source}: {fields or 'a field'} holds a value beyond what Python can hold, such as a year after 9999 ({first_line(error)}). "
+            "Correct it, or leave the field out"
+        ) from error
 
 
 def _plain_row(table: Any) -> dict[str, Any] | None:

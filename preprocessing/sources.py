@@ -145,7 +145,7 @@ def open_pairs(config: InstructConfig, revision: str = "") -> Source[Pair]:
     def open_file(file: int, row: int) -> Iterator[list[Pair]]:
         for table in hub.read(file, row, wanted):
             fields = wanted or pair_fields(table.column_names, hub.names[file], named)
-            yield from ([pair_from_row(row, named=named)] for row in table_rows(table.select(fields)))
+            yield from ([pair_from_row(row, named=named)] for row in table_rows(table.select(fields), hub.names[file]))
 
     return Source(hub.names, open_file, config.retries, hub.revision)
 

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from formats import rows
+from formats.parquet_files import table_rows
 from formats.tolerant_rows import Row, read_rows_or_errors
 from system.errors import UserError
 
@@ -50,6 +51,18 @@ def test_a_parquet_row_with_invalid_utf8_does_not_end_the_file(tmp_path: Path) -
     pyarrow.parquet.write_table(pyarrow.table({"a": column, "b": [1, 2, 3]}), tmp_path / "a.parquet")
     rows = list(read_rows_or_errors(str(tmp_path / "a.parquet"), lambda fields: fields[:1]))
     assert rows == [{"a": "good"}, "not valid UTF-8", {"a": "also good"}]
+
+
+def test_a_date_that_python_cannot_hold_is_one_line(tmp_path: Path) -> None:
+    """Also in a table that comes from the hub."""
+    table = pyarrow.table({"a": ["x"], "when": pyarrow.array([1 << 50], pyarrow.timestamp("ms"))})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    told = r"'when' \(timestamp\[ms\]\) holds a value beyond what Python can hold, such as a year after 9999 \(.*\). Correct it, or leave"
+    with pytest.raises(UserError, match=f"a.parquet: {told}"):
+        read(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"someone/data, file 1 of 1: {told}"):
+        table_rows(table, "someone/data, file 1 of 1")
+    assert table_rows(table.select(["a"]), "") == [{"a": "x"}]
 
 
 def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path: Path) -> None:
