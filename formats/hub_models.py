@@ -23,7 +23,7 @@ def is_on_hub(name: str) -> bool:
 def download_model(name: str) -> Path:
     """The local copy of hf://owner/name[@revision], or of a folder or a .pt file in it."""
     parts = NAME.fullmatch(name)
-    if not parts or ".." in name or not _is_valid(parts["repository"]):
+    if not parts or ".." in name or not is_repository(parts["repository"]):
         raise UserError(
             f"{name}: a model on the hub is named hf://owner/name, hf://owner/name@revision or hf://owner/name/file.pt", BAD_FLAGS
         )
@@ -48,6 +48,7 @@ def download_model(name: str) -> Path:
 def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str]) -> Path:
     """The folder of the cache that holds the wanted files of this revision; what is there already is not downloaded again."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils import disable_progress_bars, httpx  # type: ignore[attr-defined]  # re-exported, not declared
 
@@ -65,14 +66,18 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
         except LocalEntryNotFoundError:
             folder = None
         if folder is None or not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
+            reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else trouble
+            again = "unset HF_HUB_OFFLINE" if HF_HUB_OFFLINE else "run the same command again (files that are complete are kept)"
             raise UserError(
-                f"{name} cannot be downloaded ({trouble}). Run the same command again; files that are complete are kept"
+                f"{name} cannot be downloaded ({reason}), and this machine has no copy of it. "
+                f"Check the name, and {again}; offline, name a local file or folder"
             ) from error
         print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
         return folder
 
 
-def _is_valid(repository: str) -> bool:
+def is_repository(repository: str) -> bool:
+    """Whether the hub can have something of this name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported, not declared
 

@@ -2,13 +2,15 @@
 
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from config import SourceConfig
 from formats.hub_client import raise_network_errors_at_once
+from formats.hub_models import is_repository
 from formats.parquet_files import BATCH_ROWS
 from preprocessing.retries import Retries
-from system.errors import LostConnection, UserError, first_line
+from system.errors import LostConnection, UserError, first_line, require
 
 
 class HubDataset(NamedTuple):
@@ -28,6 +30,10 @@ def open_hub_dataset(config: SourceConfig, revision: str) -> HubDataset:
     import pyarrow
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # re-exported, not declared
 
+    require(
+        is_repository(config.dataset) or Path(config.dataset).exists(),
+        f"--dataset {config.dataset}: a data set on the hub is named owner/name. Read local files with --input",
+    )
     raise_network_errors_at_once()
     # For files that are stored outside the hub:
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -42,8 +48,9 @@ def open_hub_dataset(config: SourceConfig, revision: str) -> HubDataset:
             break
         except transient_errors as error:
             if datasets.config.HF_HUB_OFFLINE:
-                raise UserError(f"cannot reach {name}: HF_HUB_OFFLINE is set. Unset it, or read local files with --input") from error
-            retries.wait(f"cannot reach {name} on the hub", error)
+                way_out = "Check the name and unset it, or read local files with --input"
+                raise UserError(f"cannot reach {name}: HF_HUB_OFFLINE is set. {way_out}") from error
+            retries.wait(f"cannot reach {name} on the hub", error, "Check its name and the connection. ")
         except datasets.exceptions.DatasetNotFoundError as error:
             raise UserError(f"{first_line(error)} Check --dataset, or read local files with --input") from error
         except permanent_errors as error:  # such as an unknown configuration or split; the message lists the known ones

@@ -18,12 +18,12 @@ class Retries:
         self._retries = retries
         self._used = 0
 
-    def wait(self, trouble: str, error: Exception) -> None:
-        """Print what went wrong and pause, or give up."""
+    def wait(self, trouble: str, error: Exception, advice: str = "") -> None:
+        """Print what went wrong and pause, or give up with advice."""
         if self._used == self._retries:
             raise UserError(
                 f"{trouble}: {first_line(error)}. Gave up after {amount(self._used, 'retry', 'retries')}; finished work is kept. "
-                "Run the same command again to resume, or read local files with --input"
+                f"{advice}Run the same command again to resume, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))
         print(escape_controls(f"{trouble}: {first_line(error)}. Trying again in {pause} s"))

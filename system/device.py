@@ -1,6 +1,7 @@
 """Device and dtype: which to use, and how fast the device could be."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -44,12 +45,20 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextlib.contextmanager
 def explain_out_of_memory(way_out: str) -> Iterator[None]:
-    """If the device runs out of memory in this context, say so in one line."""
+    """If the device, or this machine, runs out of memory in this context, say so in one line."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("Including non-PyTorch memory")[0].strip(" .;")  # what was asked for, and what there is
         raise UserError(f"{reason or 'out of memory on the device'}. {way_out}") from error
+    except (RuntimeError, MemoryError) as error:
+        asked = re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error))  # torch has no type for it on a CPU
+        if not asked and not isinstance(error, MemoryError):
+            raise
+        size = f": {int(asked[1]) / 1e9:,.1f} GB at once could not be had" if asked else ""
+        raise UserError(
+            f"this machine has too little memory{size}. Try a lower --batch-size, a shorter context or a smaller model"
+        ) from error
 
 
 def device_name(device: torch.device) -> str:

@@ -52,7 +52,7 @@ def describe_run(config: TrainConfig) -> str:
             f"layers {shape.n_layer}, heads {shape.n_head}, width {shape.n_embed}, context {shape.block_size:,}, ids {shape.vocab_size:,}: "
             f"{model.count_parameters() / 1e6:,.1f} M parameters",
             f"a step: {config.batch_size} × {amount(config.grad_accum, 'sequence')}, {step:,} tokens{total}",
-            f"MB on a GPU, eager, in {str(dtype).removeprefix('torch.')}:",
+            f"MB on one GPU that trains alone, eager, in {str(dtype).removeprefix('torch.')}:",
             *(f"  {name:<30}{size / 1e6:10,.0f}" for name, size in sizes(config.batch_size).items()),
             f"  {'together at least':<30}{sum(sizes(config.batch_size).values()) / 1e6:10,.0f}",
             "If that does not fit, fewer sequences are computed at once; with one, together at least "
@@ -117,7 +117,7 @@ def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> l
         tokens = config.max_steps * config.sequences_per_step * config.model.block_size
         values = {name: tokens / rate for name, rate in per_hour.items()}
     return [
-        f"{head}, without evaluations, if the GPU reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
+        f"{head} on one GPU, without evaluations, if it reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
         *(f"  {name:<30}{value:10,.4f}" if value < 0.1 else f"  {name:<30}{value:10,.1f}" for name, value in values.items()),
     ]
 

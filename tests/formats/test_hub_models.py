@@ -92,7 +92,10 @@ def test_the_copy_is_used_where_the_hub_cannot_be_reached(hub: HubStandIn, proce
 def test_a_download_that_breaks_is_told_and_half_a_model_is_not_used(hub: HubStandIn, process: HubProcess) -> None:
     hub.troubles = [Trouble(WEIGHTS, after_bytes=1000, times=50, let_through=1)]  # the first is a HEAD
     [outcome] = process.call(load, NAME)
-    assert outcome.startswith("hf://owner/name cannot be downloaded (") and "Run the same command again" in outcome
+    assert (
+        outcome.startswith("hf://owner/name cannot be downloaded (")
+        and "no copy of it. Check the name, and run the same command again" in outcome
+    )
     hub.heal()
     hub.troubles = [Trouble(WEIGHTS, after_bytes=1000, times=2, let_through=1)]
     assert process.call(load, NAME) == ["tuning"]  # the library resumes

@@ -19,6 +19,7 @@ import pytest
 
 from config import PreprocessConfig
 from formats.shards import open_dataset
+from preprocessing.hub import open_hub_dataset
 from preprocessing.sources import Position, open_documents
 from system.errors import UserError
 from tests.conftest import fails_with
@@ -211,16 +212,29 @@ def test_an_unknown_dataset_is_refused_without_retries(hub: HubStandIn, process:
 
 def test_offline_mode_is_refused_without_retries(hub: HubStandIn, tmp_path: Path) -> None:
     result = run_with_hub(flags_for(tmp_path), hub.url, tmp_path, HF_HUB_OFFLINE="1")
-    fails_with(result, 1, "HF_HUB_OFFLINE is set", "--input")
+    fails_with(result, 1, "HF_HUB_OFFLINE is set. Check the name and unset it", "--input")
     assert pauses(result) == []
     assert hub.log == []
+
+
+def test_a_name_that_no_data_set_can_have_is_refused_without_the_hub(tmp_path: Path) -> None:
+    for name in ("a b", "/no/such/folder", "owner/name/more"):
+        with pytest.raises(UserError, match=f"--dataset {name}: a data set on the hub is named owner/name. Read local files"):
+            open_hub_dataset(PreprocessConfig(dataset=name), "")
 
 
 def test_an_unreachable_hub_is_one_line(tmp_path: Path) -> None:
     with HubStandIn(NAME, {}) as closed:
         url = closed.url
     result = run_with_hub(flags_for(tmp_path, "--retries", "1"), url, tmp_path)
-    fails_with(result, 1, "cannot reach someone/stand-in (sample-100BT) on the hub", "Gave up after 1 retry", "--input")
+    fails_with(
+        result,
+        1,
+        "cannot reach someone/stand-in (sample-100BT) on the hub",
+        "Gave up after 1 retry",
+        "Check its name and the connection",
+        "--input",
+    )
     assert "doesn't exist" not in result.stderr
     assert pauses(result) == [1]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from system.device import autocast, choose_device, choose_dtype, peak_flops
+from system.device import autocast, choose_device, choose_dtype, explain_out_of_memory, peak_flops
 from system.errors import UserError
 
 
@@ -39,3 +39,13 @@ def test_autocast_computes_products_in_its_dtype() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with autocast(cpu, torch.float32):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_too_little_memory_on_a_cpu_is_one_line_and_other_errors_stay() -> None:
+    told = r"this machine has too little memory: 4,000,000.0 GB at once could not be had. Try a lower --batch-size, a shorter context or"
+    with pytest.raises(UserError, match=told), explain_out_of_memory("Try --device cpu"):
+        torch.empty(10**15)
+    with pytest.raises(UserError, match="this machine has too little memory. Try"), explain_out_of_memory(""):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="a bug"), explain_out_of_memory(""):
+        raise RuntimeError("a bug")

@@ -93,5 +93,5 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(tmp_path: Path) -> None:
     small = ("--n-layer", 2, "--n-embed", 64, "--n-head", 2, "--block-size", 32, "--hours", 8)
     result = call_script("train_xcoax.py", "--dry-run", "--data-dir", tmp_path / "none", "--out-dir", out, *small)
     assert result.returncode == 0, result.stderr
-    assert "Million tokens in 8 hours" in result.stdout
+    assert "Million tokens in 8 hours on one GPU," in result.stdout and "MB on one GPU that trains alone," in result.stdout
     assert not list(tmp_path.iterdir())
