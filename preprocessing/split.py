@@ -7,7 +7,7 @@ from formats.shards import Dataset
 
 HASH_RANGE = 1 << 64
 ENOUGH_ITEMS, ENOUGH_TOKENS = 50, 20_000  # held out: fewer say little; the tokens of documents only, since a pair is short
-DEVIATIONS = 2.5  # the hash may hold out less than the share: in six of a thousand folders by more standard deviations than this
+DEVIATIONS = 2.5  # the hash may hold out less than the share; in 0.2 % of simulated folders this was too few
 SPREAD = 2.0  # of the lengths of documents: their mean square by the square of their mean, as of waiting times
 LARGEST_ADVISED_SHARE = 0.5
 
