@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from evaluation.bootstrap import Indices, Values
 from evaluation.candidates import CHANCE, COLUMNS, Candidates, add_rows, draw_candidates, make_candidates
-from evaluation.combined_score import FOLDS, combine
+from evaluation.combined_score import combine
 from evaluation.held_out import HeldOutPair
 from evaluation.recovery import GAIN, GIVEN, WORDS, Recovery
-from evaluation.report import Picture, Section, with_progress
+from evaluation.report import ENOUGH, Picture, Section, with_progress
 from evaluation.text_overlap import BM25Index
 from formats.batches import evenly_spaced
 from system.amounts import amount
@@ -42,7 +42,7 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
         f"{amount(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} different ones and "
         "belong to a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         "BM25 reads the whole response; the model reads what fits beside the longest candidate. Weighted: each half of the responses with "
-        "the weights that fit the other half best.",
+        "the weights that fit the other half best; its intervals take them as given.",
     ]
     if lost := len(recovery.pairs) - len(usable):
         section.notes.append(
@@ -63,7 +63,7 @@ def _score_candidates(
     index = BM25Index([recovery.prompt_format.decode(ids) for ids in candidates.all])
     overlap = np.array([index.scores(question.response)[chosen] for question, chosen in zip(questions, drawn, strict=True)])
     gain = given - prior[drawn]
-    together = {TOGETHER: combine([gain, overlap])} if len(questions) >= FOLDS else {}
+    together = {TOGETHER: combine([gain, overlap])} if len(questions) >= ENOUGH else {}
     return {GIVEN: given, GAIN: gain, WORDS: overlap, **together}
 
 

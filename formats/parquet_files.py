@@ -80,7 +80,7 @@ def table_rows(table: Any, source: str) -> list[dict[str, Any] | None]:
         fields = " or ".join(f"{name!r} ({kind})" for name, kind in types.items() if str(kind).startswith(("date", "time", "duration")))
         raise UserError(
             f"{source}: {fields or 'a field'} holds a value beyond what Python can hold, such as a year after 9999 ({first_line(error)}). "
-            "Correct it, or leave the field out"
+            "Correct it, or write the file without that field"
         ) from error
 
 

@@ -62,7 +62,7 @@ def parse_table(
             if len(cells) == len(header):
                 yield dict(zip(header, cells, strict=True))
             else:
-                yield UserError(f"{path}, line {lines.first}: {amount(len(cells), 'cell')}, but the header has {len(header)}")
+                yield lines.wrong_number(len(cells), len(header))
     checked.finish()
 
 
@@ -123,6 +123,13 @@ class _Lines:
         else:
             text = f"line {self.first}: {message}"
         return (LostLines if last > self.first else UserError)(f"{self._path}, {text}")
+
+    def wrong_number(self, found: int, wanted: int) -> UserError:
+        """What is wrong with a row of too few or too many cells; if it has several lines, perhaps a quote in it was never closed."""
+        text = f"{self._path}, line {self.first}: {amount(found, 'cell')}, but the header has {wanted}"
+        if len(self._parts) == 1:
+            return UserError(text)
+        return LostLines(f"{text}; the row has {len(self._parts):,} lines: perhaps a quote in it was never closed")
 
     def _breaks_before_the_last_quote(self) -> int:
         """How many line breaks of the row are before the quoted cell that the reader stopped in."""

@@ -72,7 +72,7 @@ class Engine:
             yield from self._run(requests, params, stop_ids)
 
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
-        return explain_out_of_memory(f"{self.max_sequences} texts at once may be too many: try a lower --batch-size, or --device cpu")
+        return explain_out_of_memory(f"{self.max_sequences} texts at once may be too many: try a lower --batch-size")
 
     def _run(self, requests: Iterable[Request], params: SamplingParams, stop_ids: frozenset[int]) -> Iterator[TokenEvent]:
         self._cache.clear()

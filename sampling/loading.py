@@ -30,7 +30,7 @@ def load_model(config: InferenceConfig, stage: Stage) -> tuple[Checkpoint, GPT]:
         )
     dtype = choose_dtype(config.dtype, device)
     model = prepare_for_inference(checkpoint.make_model(torch.device("cpu")), dtype, config.quantize == "int8")
-    with explain_out_of_memory("Try --device cpu"):
+    with explain_out_of_memory(""):
         model = model.to(device)
     return checkpoint, model
 

@@ -3,5 +3,5 @@
 
 def amount(count: float, thing: str, things: str = "") -> str:
     """A number with what it counts."""
-    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    number = f"{int(count):,}" if count == int(count) else f"{count:g}"
     return f"{number} {thing if count == 1 else things or thing + 's'}"

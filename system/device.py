@@ -45,20 +45,18 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextlib.contextmanager
 def explain_out_of_memory(way_out: str) -> Iterator[None]:
-    """If the device, or this machine, runs out of memory in this context, say so in one line."""
+    """If the device, or this machine, runs out of memory in this context, say so in one line. On a device the CPU is another way out."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("Including non-PyTorch memory")[0].strip(" .;")  # what was asked for, and what there is
-        raise UserError(f"{reason or 'out of memory on the device'}. {way_out}") from error
+        raise UserError(f"{reason or 'out of memory on the device'}. {way_out}{', or' if way_out else 'Try'} --device cpu") from error
     except (RuntimeError, MemoryError) as error:
         asked = re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error))  # torch has no type for it on a CPU
         if not asked and not isinstance(error, MemoryError):
             raise
         size = f": {int(asked[1]) / 1e9:,.1f} GB at once could not be had" if asked else ""
-        raise UserError(
-            f"this machine has too little memory{size}. Try a lower --batch-size, a shorter context or a smaller model"
-        ) from error
+        raise UserError(f"this machine has too little memory{size}. {way_out}".rstrip()) from error
 
 
 def device_name(device: torch.device) -> str:

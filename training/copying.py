@@ -12,7 +12,7 @@ from formats.batches import Batch, BatchSeries
 from tokens.tokenizer import Tokenizer
 from training.task import Batches
 
-FIRST, SECOND = "random tokens", "their second copy"
+FIRST, SECOND = "random tokens", "random tokens again"
 SEQUENCES = 8
 SHORTEST_CONTEXT = 16
 

@@ -43,7 +43,14 @@ def make_figure(rows: list[dict[str, Any]], title: str, subtitle: str = "") -> A
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    copied = _points([row | {"share": _ratio(*(row.get(name) for name in COPIED))} for row in rows], "share")
+    if len(copied[0]):
+        axes, lower = figure.subplots(2, sharex=True, height_ratios=(5, 1))
+        lower.plot(*copied, "^-", color="C3", linewidth=1.2, markersize=4)
+        lower.set_title(f"Random tokens a second time, by the loss on the first: {copied[1][-1]:.2f} at the end", fontsize="small")
+        lower.grid(alpha=0.3)
+    else:
+        axes = lower = figure.add_subplot()
     # Curves that coincide are told apart: a faint line, a broad one, and above them a thin one with marks.
     tokens, losses = _points(rows, "loss")
     if len(tokens):
@@ -56,26 +63,20 @@ def make_figure(rows: list[dict[str, Any]], title: str, subtitle: str = "") -> A
         ends = "".join(f"{loss:.3f} before training, " for loss in before[:1]) + f"{losses[-1]:.3f} at the end"
         axes.plot(tokens, losses, "o-", color="C1", linewidth=1.2, markersize=4, markeredgecolor="white", label=f"held out: {ends}")
     axes.set_xscale("log")
-    axes.set_xlabel("training tokens (millions, logarithmic)")
+    lower.set_xlabel("training tokens (millions, logarithmic)")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("loss (nats per token)")
     figure.suptitle(title, parse_math=False)
     axes.set_title(subtitle, parse_math=False, fontsize="small")
     axes.grid(alpha=0.3)
-    copied = _points([row | {"share": _ratio(*(row.get(name) for name in COPIED))} for row in rows], "share")
-    shares = (
-        ("second copy of random tokens: {:.0%} of the loss", "^--C3", copied),
-        ("HellaSwag: {:.1%} right", "s--C2", _points(rows, HELLASWAG)),
-    )
-    if drawn := [share for share in shares if len(share[2][0])]:
+    tokens, shares = _points(rows, HELLASWAG)
+    if len(tokens):
         right = axes.twinx()
-        right.set_ylabel("shares (dashed)")
-        right.set_ylim(0, 1.05)
-        for label, style, (tokens, values) in drawn:
-            axes.plot([], [], style, label=label.format(values[-1]))  # in the legend of the losses
-            right.plot(tokens, values, style, linewidth=1.2, markersize=4)
+        right.set_ylabel("HellaSwag, share right")
+        axes.plot([], [], "s--", color="C2", label=f"HellaSwag: {shares[-1]:.1%} at the end")  # in the legend of the losses
+        right.plot(tokens, shares, "s--", color="C2", linewidth=1.2, markersize=4)
     if axes.lines:
-        if drawn:  # on top of all lines
+        if len(tokens):  # on top of all lines, right of losses that fall and left of shares that rise
             right.legend(*axes.get_legend_handles_labels(), loc="upper center")
         else:
             axes.legend()

@@ -23,7 +23,6 @@ from system.memory import keep_freed_memory
 from system.processors import usable_processors
 from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
-from system.signals import Stopped
 from training.loop import Trainer
 from training.loss_curve import PICTURE, redraw_loss_curve
 from training.run_record import end_sitting, likeness, write_record
@@ -37,7 +36,7 @@ CORE_FLOPS = 1e11  # a second, in float32, roughly; for a warning
 def run_training(config: LoopConfig, task: TrainingTask, make_model: Callable[[], GPT], longer: str, *facts: str) -> None:
     """Train a new model, or resume, with all the processes that torchrun started. `longer` is the flag that extends a finished run."""
     folder = Path(config.out_dir)
-    with join_ranks(config.device) as (ranks, device), explain_out_of_memory("Try a smaller model, or --device cpu"):
+    with join_ranks(config.device) as (ranks, device), explain_out_of_memory("Try a lower --batch-size, or a smaller model"):
         require_equal_parts(config, ranks)
         with lock_folder(folder, "--out-dir") if ranks.is_first else contextlib.nullcontext():
             ranks.wait_for_first()
@@ -124,17 +123,16 @@ def _train(
         write_record(config, task, trainer.step, size, *facts)
     try:
         trainer.run()
-    except Stopped:
+    except BaseException as error:
         if ranks.is_first:
-            end_sitting(config, trainer.saved_step)
+            with contextlib.suppress(OSError):  # of a full disk the checkpoint has told already
+                end_sitting(config, trainer.saved_step)
+        if isinstance(error, RuntimeError) and is_compiler_error(error):
+            raise UserError(
+                f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
+                "or set TORCHINDUCTOR_CACHE_DIR to another folder"
+            ) from error
         raise
-    except RuntimeError as error:
-        if not is_compiler_error(error):
-            raise
-        raise UserError(
-            f"torch.compile failed: {first_line(error)}. Add --no-compile; or, if its cache was damaged by a kill, delete it, "
-            "or set TORCHINDUCTOR_CACHE_DIR to another folder"
-        ) from error
     if ranks.is_first:
         end_sitting(config, trainer.saved_step)
     print(

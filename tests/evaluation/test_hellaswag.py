@@ -84,8 +84,6 @@ def test_tasks_come_from_the_hub_with_retries(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), table)
         files[f"data/validation-0000{shard}-of-00002.parquet"] = table.getvalue()
     code = """
-from evaluation.bootstrap import Estimate
-from evaluation.evaluated_model import EvaluatedModel
 from evaluation.hellaswag import read_tasks
 tasks = read_tasks('Rowan/hellaswag', 0)
 print([task.label for task in tasks], tasks[1])

@@ -42,10 +42,10 @@ def test_autocast_computes_products_in_its_dtype() -> None:
 
 
 def test_too_little_memory_on_a_cpu_is_one_line_and_other_errors_stay() -> None:
-    told = r"this machine has too little memory: 4,000,000.0 GB at once could not be had. Try a lower --batch-size, a shorter context or"
-    with pytest.raises(UserError, match=told), explain_out_of_memory("Try --device cpu"):
+    told = r"this machine has too little memory: 4,000,000.0 GB at once could not be had. Try a lower --batch-size$"
+    with pytest.raises(UserError, match=told), explain_out_of_memory("Try a lower --batch-size"):
         torch.empty(10**15)
-    with pytest.raises(UserError, match="this machine has too little memory. Try"), explain_out_of_memory(""):
+    with pytest.raises(UserError, match="this machine has too little memory.$"), explain_out_of_memory(""):
         raise MemoryError
     with pytest.raises(RuntimeError, match="a bug"), explain_out_of_memory(""):
         raise RuntimeError("a bug")

@@ -72,6 +72,6 @@ def test_a_context_without_room_for_two_copies_has_no_measure(tokenizer: Tokeniz
 def test_every_evaluation_of_both_stages_measures_it(pretrained: Run, tuned: Run) -> None:
     for run in (pretrained, tuned):
         last = [row for row in read_metrics(run.folder) if "val_loss" in row][-1]
-        share = last["val_loss_their_second_copy"] / last["val_loss_random_tokens"]
+        share = last["val_loss_random_tokens_again"] / last["val_loss_random_tokens"]
         assert f"step {last['step']}: validation loss" in run.printed
         assert f", a second copy of random tokens costs {share:.0%} of the first" in run.printed

@@ -190,7 +190,11 @@ def test_running_out_of_memory_in_the_optimizer_step_ends_in_one_line(dataset_fo
     message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Including non-PyTorch memory, this ..."
     with mock.patch.object(Optimizers, "step", side_effect=torch.OutOfMemoryError(message)):
         result = pretrain(dataset_folder, tmp_path, *PRETRAINING)
-    fails_with(result, 1, "Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Try a smaller model, or --device cpu")
+    fails_with(
+        result,
+        1,
+        "Tried to allocate 2.00 GiB. GPU 0 has ... 1.20 GiB is free. Try a lower --batch-size, or a smaller model, or --device cpu",
+    )
 
 
 @pytest.mark.parametrize(("preset", "device", "warns"), [("xcoax", "cpu", True), ("xcoax", "cuda", False), ("demo", "cpu", False)])
