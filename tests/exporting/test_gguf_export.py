@@ -1,5 +1,6 @@
 """GGUF files: the shape, the tokenizer and the weights as llama.cpp reads them."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,19 @@ def test_an_earlier_file_stays_without_force_and_after_a_failure(checkpoint: Pat
     assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
     assert export(checkpoint, tmp_path, "--format", "gguf", "--force").returncode == 0
     assert path.stat().st_size > 10_000
+
+
+def test_a_full_disk_is_noticed_up_to_the_last_byte(checkpoint: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for it. The last tensor is small: a library that buffers it finds out when it closes the file."""
+    command = ("--format", "gguf", "--dtype", "float32")
+    assert export(checkpoint, tmp_path / "whole", *command).returncode == 0
+    size = (tmp_path / "whole" / "model-float32.gguf").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (size - 1, size - 200, size // 2, 100):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            result = export(checkpoint, tmp_path / "out", *command)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        fails_with(result, 1, "File too large", str(tmp_path / "out" / "model-float32.gguf"), "Raise the file size limit")
+        assert not list((tmp_path / "out").iterdir())
