@@ -69,7 +69,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, dtype: str, license: str) -> 
 
 
 class _Tensor(np.ndarray[Any, Any]):
-    """An array that is written through the file of Python. NumPy's own way tells no reason, and loses the end of a small array in silence."""
+    """An array that Python's file writes. NumPy's own way does not say what failed, and loses a small array in silence."""
 
     def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
         fid.write(np.ascontiguousarray(self).data)

@@ -29,6 +29,9 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
         staging.mkdir(parents=True, exist_ok=True)
         with _locked(staging, folder):
             try:
+                if not folder.exists() and _earlier(folder).is_dir():  # a run was killed before the new one had its name
+                    _earlier(folder).rename(folder)
+                    _require_free(folder, force)
                 for path in staging.iterdir():  # of an export that was killed
                     _remove(path)
                 yield staging
@@ -67,15 +70,21 @@ def _put_in_place(staging: Path, folder: Path) -> None:
                 shutil.copytree(path, staging / path.name, symlinks=True, copy_function=os.link)
             else:
                 os.link(path, staging / path.name, follow_symlinks=False)
-    earlier = folder.with_name(f".{folder.name}.earlier")
+    earlier = _earlier(folder)
     shutil.rmtree(earlier, ignore_errors=True)
     folder.rename(earlier)
     try:
         rename(staging, folder)
     except BaseException:
-        earlier.rename(folder)
+        if not folder.exists():
+            earlier.rename(folder)
         raise
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _earlier(folder: Path) -> Path:
+    """Where the earlier export waits while the new one gets its name."""
+    return folder.with_name(f".{folder.name}.earlier")
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_an_earlier_file_stays_without_force_and_after_a_failure(checkpoint: Pat
 
 
 def test_a_full_disk_is_noticed_up_to_the_last_byte(checkpoint: Path, tmp_path: Path) -> None:
-    """A limit on the size of a file stands in for it. The last tensor is small: a library that buffers it finds out when it closes the file."""
+    """A limit on the size of a file stands in for it. The last tensor is small: who buffers it finds out when closing the file."""
     command = ("--format", "gguf", "--dtype", "float32")
     assert export(checkpoint, tmp_path / "whole", *command).returncode == 0
     size = (tmp_path / "whole" / "model-float32.gguf").stat().st_size
