@@ -173,6 +173,7 @@ class Trainer:
         weights = all_whole(self.model.state_dict(), self.ranks.is_first)
         resume_state = all_whole(self._resume_state(), self.ranks.is_first) if name == LAST else None
         if self.ranks.is_first:
+            self.log.sync()
             self._write(name, val_loss, weights, resume_state)
         if name == LAST:
             self.saved_step = self.step
