@@ -66,10 +66,7 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         return
     for path in folder.iterdir():
         if not any(fnmatchcase(path.name, pattern) for pattern in EXPORTED):
-            if path.is_dir():
-                shutil.copytree(path, staging / path.name, symlinks=True, copy_function=os.link)
-            else:
-                os.link(path, staging / path.name, follow_symlinks=False)
+            _link(path, staging / path.name)
     earlier = _earlier(folder)
     shutil.rmtree(earlier, ignore_errors=True)
     folder.rename(earlier)
@@ -98,6 +95,17 @@ def _locked(staging: Path, folder: Path) -> Iterator[None]:
         raise UserError(f"another process is exporting to {folder}. Wait for it, or give another --out-dir") from error
     finally:
         os.close(descriptor)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file, or all files of a folder, a second name. (`shutil.copytree` does not tell what the operating system refused.)"""
+    if not path.is_dir() or path.is_symlink():
+        os.link(path, other, follow_symlinks=False)
+        return
+    other.mkdir()
+    for each in path.iterdir():
+        _link(each, other / each.name)
+    shutil.copystat(path, other)
 
 
 def _remove(path: Path) -> None:

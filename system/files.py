@@ -47,10 +47,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8."""
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "replace"))
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value: object) -> None:
