@@ -1,0 +1,36 @@
+"""When two files are the same but for how long their runs took."""
+
+import io
+import json
+from typing import Any
+
+import torch
+
+from formats.checkpoint import SECONDS
+
+SPEED = ("seconds", "tokens_per_second", "tflops")
+
+
+def same_state(name: str, ours: bytes, theirs: bytes) -> bool:
+    """Whether two files of this name hold the same: weights, optimizer and random state of a checkpoint bit for bit."""
+    if ours == theirs:
+        return True
+    if name.endswith(".pt"):
+        first, second = (torch.load(io.BytesIO(content), weights_only=True) for content in (ours, theirs))
+        return _equal({**first, SECONDS: 0}, {**second, SECONDS: 0})
+    return name.endswith("metrics.jsonl") and _without_speed(ours) == _without_speed(theirs)
+
+
+def _without_speed(content: bytes) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in content.decode().splitlines()]
+    return [{key: row[key] for key in row if key not in SPEED} for row in rows]
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(_equal(*pair) for pair in zip(first, second, strict=True))
+    return bool(first == second)
