@@ -1,6 +1,5 @@
 """GGUF files: the shape, the tokenizer and the weights as llama.cpp reads them."""
 
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from exporting.chat_template import CHAT_TEMPLATE
 from formats.checkpoint import load_checkpoint
-from tests.conftest import fails_with
+from tests.conftest import fails_with, file_size_limit
 from tests.exporting.conftest import SHAPES, export, save_random
 from tokens.tokenizer import Tokenizer
 
@@ -91,16 +90,12 @@ def test_an_earlier_file_stays_without_force_and_after_a_failure(checkpoint: Pat
 
 
 def test_a_full_disk_is_noticed_up_to_the_last_byte(checkpoint: Path, tmp_path: Path) -> None:
-    """A limit on the size of a file stands in for it. The last tensor is small: who buffers it finds out when closing the file."""
+    """The last tensor is small: who buffers it finds out when closing the file."""
     command = ("--format", "gguf", "--dtype", "float32")
     assert export(checkpoint, tmp_path / "whole", *command).returncode == 0
     size = (tmp_path / "whole" / "model-float32.gguf").stat().st_size
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (size - 1, size - 200, size // 2, 100):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-        try:
+        with file_size_limit(limit):
             result = export(checkpoint, tmp_path / "out", *command)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         fails_with(result, 1, "File too large", str(tmp_path / "out" / "model-float32.gguf"), "Raise the file size limit")
         assert not list((tmp_path / "out").iterdir())

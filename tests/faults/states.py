@@ -7,18 +7,24 @@ from typing import Any
 import torch
 
 from formats.checkpoint import SECONDS
+from system.provenance import describe_program
+from training.metrics import METRICS
+from training.run_record import RECORD
 
 SPEED = ("seconds", "tokens_per_second", "tflops")
 
 
-def same_state(name: str, ours: bytes, theirs: bytes) -> bool:
+def same_state(name: str, ours: bytes, theirs: bytes | None) -> bool:
     """Whether two files of this name hold the same: weights, optimizer and random state of a checkpoint bit for bit."""
-    if ours == theirs:
-        return True
+    if ours == theirs or theirs is None:
+        return theirs is not None
     if name.endswith(".pt"):
         first, second = (torch.load(io.BytesIO(content), weights_only=True) for content in (ours, theirs))
         return _equal({**first, SECONDS: 0}, {**second, SECONDS: 0})
-    return name.endswith("metrics.jsonl") and _without_speed(ours) == _without_speed(theirs)
+    if name.endswith(RECORD):  # of a project that may change meanwhile
+        first, second = (json.loads(content) for content in (ours, theirs))
+        return {**first, **describe_program()} == {**second, **describe_program()}
+    return name.endswith(METRICS) and _without_speed(ours) == _without_speed(theirs)
 
 
 def _without_speed(content: bytes) -> list[dict[str, Any]]:
