@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ preprocessing.chunks.CHUNK_DOCUMENTS = {CHUNK}
 sys.argv = sys.argv[1:]
 sys.path[0] = {str(ROOT)!r}
 runpy.run_path(sys.argv[0], run_name="__main__")"""
+DONE = re.compile("already exists|is not empty|is there already")
 TUNED = ("--epochs", 1, "--eval-every", 5)
 
 
@@ -83,10 +85,11 @@ class Campaign:
                     state[str(path)] = path.stat().st_mtime_ns
         return state
 
-    def end(self, process: subprocess.Popen[str]) -> None:
-        """Wait for the end of a run that nothing disturbs."""
+    def end(self, process: subprocess.Popen[str], may_be_done: bool = False) -> None:
+        """Wait for the end of a run that nothing disturbs. If all was done before it, a script that overwrites nothing says so."""
         code = process.wait(300)
-        assert code == 0, self.folder.with_name("errors").read_text(encoding="utf-8")
+        errors = self.folder.with_name("errors").read_text(encoding="utf-8")
+        assert code == 0 or (may_be_done and code == 2 and DONE.search(errors)), errors
 
     def kill(self, process: subprocess.Popen[str]) -> str:
         """Kill the process group, its first process alone, or one of its workers; returns which."""
@@ -127,7 +130,7 @@ class Campaign:
         else:
             process = self.start()
         try:
-            self.end(process)
+            self.end(process, bool(kills))
             now = contents(self.folder)
             assert now.keys() == self.whole.keys(), f"{sorted(now.keys() ^ self.whole.keys())} differ"
             for name, content in now.items():
