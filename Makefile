@@ -2,12 +2,13 @@
 # make benchmark: how fast every stage is on this machine; about ten minutes on two CPU cores, for the published shape.
 # make test-export: builds llama.cpp and compares the text that it writes with ours, for the demo's models; a quarter of an hour.
 # make gpu: tests, benchmark and ten minutes of training on this machine's GPU; with DATA=folder on the token shards in it.
-# make test: lint, types and the tests, on two processes.   make test-long: campaigns that take minutes each.
+# make test: lint, types and the tests, on two processes.   make test-long: what takes minutes.
+# make faults: kills, full disks, damaged and hostile files by the thousand, and a table of how they ended; under half an hour.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo benchmark gpu test test-long test-export lint format clean
+.PHONY: demo benchmark gpu test test-long faults test-export lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
@@ -20,11 +21,14 @@ gpu: .venv/installed-dev
 
 # One torch thread per process: more would wait for each other.
 test: .venv/installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m "not long and not faults"
 
 # One process: the demo takes all cores.
 test-long: .venv/installed-dev
 	$(BIN)/pytest -m long
+
+faults: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --numprocesses 2 --dist worksteal -m faults
 
 # llama-cpp-python comes as source: pip builds it with the machine's C++ compiler and CMake.
 test-export: .venv/installed-dev

@@ -56,7 +56,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, dtype: str, license: str) -> 
             _add_tokenizer(writer, tokenizer, checkpoint.stage)
             for name, array in _arrays(checkpoint):
                 stored = types.F32 if array.ndim == 1 else types.F16 if kind == types.Q8_0 and array.shape[-1] % BLOCK else kind
-                writer.add_tensor(name, gguf.quantize(array, stored), raw_dtype=stored)
+                writer.add_tensor(name, gguf.quantize(array, stored).view(_Tensor), raw_dtype=stored)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
@@ -66,6 +66,13 @@ def write_gguf(checkpoint: Checkpoint, path: Path, dtype: str, license: str) -> 
             rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Tensor(np.ndarray[Any, Any]):
+    """An array that Python's file writes. NumPy's own way does not say what failed, and loses a small array in silence."""
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
+        fid.write(np.ascontiguousarray(self).data)
 
 
 def _add_shape(writer: Any, config: ModelConfig) -> None:

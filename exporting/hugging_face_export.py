@@ -1,6 +1,5 @@
 """Writing a checkpoint as a Hugging Face folder, which transformers and vLLM load without any code of ours."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from exporting.model_card import write_model_card
 from formats.checkpoint import Checkpoint
 from formats.hugging_face import OURS, TOKENIZER, their_config, their_name
 from system.errors import BAD_FLAGS, UserError, describe_os_error, first_line
-from system.files import write_json
+from system.files import write_bytes, write_json
 
 PADDED = ("embedding.weight", "head.weight")
 MAX_SHARD_GB = 5  # the hub's advice
@@ -53,11 +52,11 @@ def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path, dtype: torch
     }
     for name, content in contents.items():
         write_json(folder / name, content)
-    (folder / TOKENIZER).write_bytes(tokenizer.model)
+    write_bytes(folder / TOKENIZER, tokenizer.model)
     for path in folder.glob("*.safetensors"):  # the library makes files that only their owner can read
         path.chmod((folder / TOKENIZER).stat().st_mode)
     if checkpoint.order == "backward":
-        shutil.copyfile(Path(__file__).with_name("reverse.py"), folder / "reverse.py")
+        write_bytes(folder / "reverse.py", Path(__file__).with_name("reverse.py").read_bytes())
     write_model_card(checkpoint, folder, license)
 
 

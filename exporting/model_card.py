@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from config import PATHS, EvaluateConfig, ModelConfig
 from formats.ancestry import stages_of
 from formats.checkpoint import Checkpoint
 from formats.hugging_face import ARCHITECTURES
+from system.files import write_bytes, write_text
 
 LOADING = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -82,7 +82,7 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
         f"License: {license or 'not stated by whoever exported this model'}. Please cite the published project, whose idea this is:\n",
         _code(CITATION, "bibtex"),
     ]
-    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    write_text(folder / "README.md", "\n".join(parts))
 
 
 def _code(lines: str, language: str = "python") -> str:
@@ -172,7 +172,7 @@ def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
             continue
         for picture in re.findall(r"\]\((report_\w+\.png)\)", report):
             if (source / picture).is_file():
-                shutil.copyfile(source / picture, folder / picture)
+                write_bytes(folder / picture, (source / picture).read_bytes())
         _, heading, sections = report.partition("\n## ")
         return without_folders(heading + sections, _known_paths(facts, stages)).replace("\n## ", "\n### ").lstrip()
     return missing

@@ -29,6 +29,9 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
         staging.mkdir(parents=True, exist_ok=True)
         with _locked(staging, folder):
             try:
+                if not folder.exists() and _earlier(folder).is_dir():  # a run was killed before the new one had its name
+                    _earlier(folder).rename(folder)
+                    _require_free(folder, force)
                 for path in staging.iterdir():  # of an export that was killed
                     _remove(path)
                 yield staging
@@ -63,19 +66,22 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         return
     for path in folder.iterdir():
         if not any(fnmatchcase(path.name, pattern) for pattern in EXPORTED):
-            if path.is_dir():
-                shutil.copytree(path, staging / path.name, symlinks=True, copy_function=os.link)
-            else:
-                os.link(path, staging / path.name, follow_symlinks=False)
-    earlier = folder.with_name(f".{folder.name}.earlier")
+            _link(path, staging / path.name)
+    earlier = _earlier(folder)
     shutil.rmtree(earlier, ignore_errors=True)
     folder.rename(earlier)
     try:
         rename(staging, folder)
     except BaseException:
-        earlier.rename(folder)
+        if not folder.exists():
+            earlier.rename(folder)
         raise
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _earlier(folder: Path) -> Path:
+    """Where the earlier export waits while the new one gets its name."""
+    return folder.with_name(f".{folder.name}.earlier")
 
 
 @contextmanager
@@ -89,6 +95,17 @@ def _locked(staging: Path, folder: Path) -> Iterator[None]:
         raise UserError(f"another process is exporting to {folder}. Wait for it, or give another --out-dir") from error
     finally:
         os.close(descriptor)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file, or all files of a folder, a second name. (`shutil.copytree` does not tell what the operating system refused.)"""
+    if not path.is_dir() or path.is_symlink():
+        os.link(path, other, follow_symlinks=False)
+        return
+    other.mkdir()
+    for each in path.iterdir():
+        _link(each, other / each.name)
+    shutil.copystat(path, other)
 
 
 def _remove(path: Path) -> None:

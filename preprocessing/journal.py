@@ -123,13 +123,19 @@ class Journal:
             if not shards[split]:
                 total = sum(shard.documents for found in shards.values() for shard in found)
                 skipped = ", ".join(f"{count} {what}" for what, count in counts.items()) or "none skipped"
-                shutil.rmtree(self.unfinished)  # the next run has other text or other flags, so it cannot resume from this
+                self._remove()  # the next run has other text or other flags, so it cannot resume from this
                 share = " Or give a larger --val-share" if split == "val" else ""
                 raise UserError(f"usable {meta['content']}: {total} ({skipped}), none of them {purpose}. {advice}{share}")
         extension = {"chunks": len(records), "end": list(records[-1].end)}  # where a run with more chunks goes on
         dataset = seal(self.folder, {**meta, **extension, "counts": dict(sorted(counts.items()))}, shards)
-        shutil.rmtree(self.unfinished)
+        self._remove()
         return dataset
+
+    def _remove(self) -> None:
+        """Remove the records, and the plan after them: without it, records are those of an extension that has just begun."""
+        for path in sorted(self.unfinished.iterdir()):
+            path.unlink()
+        self.unfinished.rmdir()
 
 
 @contextlib.contextmanager

@@ -29,31 +29,36 @@ class OutputFile:
         self.settings = settings
         self.unfinished = path.with_name(f"{path.name}.unfinished")
         self.done = self.errors = 0
-        if path.is_file():
-            self.unfinished.unlink(missing_ok=True)  # left by a run that was killed just before it removed this file
+        if path.is_file() and not self.unfinished.is_file():
             raise UserError(f"--output {path} already exists. Use another --output, or delete it", BAD_FLAGS)
 
     def write(self, rows: Callable[[int], Iterable[Row]]) -> None:
         """Write `rows(done)`, the rows after those that an earlier run has done; the file appears when the last one is written."""
         with naming(self.unfinished), lock_file(self.unfinished, "--output") as file:
             self._resume(file)
-            try:
-                for row in rows(self.done):
-                    try:
-                        line = _line(row)
-                    except RecursionError:
-                        row = {"row": row.get("row"), "error": "nested too deeply"}
-                        line = _line(row)
-                    file.write(line)
-                    file.flush()
-                    self.done += 1
-                    self.errors += "error" in row
-            except UserError:
-                if not self.done:  # an input file that cannot be read leaves no output behind
-                    self.unfinished.unlink()
-                raise
-            self._finish()
+            if not self.path.is_file():  # an earlier run may have ended just before it removed the unfinished one
+                self._add(rows(self.done), file)
+                self._finish()
             self.unfinished.unlink()
+
+    def _add(self, rows: Iterable[Row], file: IO[bytes]) -> None:
+        """Write the remaining rows, each at once, and all of them durably at the end."""
+        try:
+            for row in rows:
+                try:
+                    line = _line(row)
+                except RecursionError:
+                    row = {"row": row.get("row"), "error": "nested too deeply"}
+                    line = _line(row)
+                file.write(line)
+                file.flush()
+                self.done += 1
+                self.errors += "error" in row
+        except UserError:
+            if not self.done:  # an input file that cannot be read leaves no output behind
+                self.unfinished.unlink()
+            raise
+        os.fsync(file.fileno())
 
     def _resume(self, file: IO[bytes]) -> None:
         """Count the rows of an earlier run, and remove a line that was cut off by a kill."""

@@ -57,10 +57,13 @@ def discard_output() -> None:
 def describe_os_error(error: OSError) -> str:
     """What the operating system refused, where, and what to do."""
     place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{place}. {remedy(error)} and run the same command again"
+
+
+def remedy(error: OSError) -> str:
+    """What to do about what the operating system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what_to_do = "Free some space there"
-    elif error.errno == errno.EFBIG:
-        what_to_do = "Raise the file size limit (ulimit -f), or write to another file system"
-    else:
-        what_to_do = "Fix this"
-    return f"{error.strerror}{place}. {what_to_do} and run the same command again"
+        return "Free some space there"
+    if error.errno == errno.EFBIG:
+        return "Raise the file size limit (ulimit -f), or write to another file system"
+    return "Fix this"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from system.errors import UserError
+from system.errors import UserError, remedy
 from system.json_text import to_json
 
 
@@ -28,12 +28,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 def rename(temporary: Path, path: Path) -> None:
     """Durably give a complete file its final name, which may be taken: the folder is synced too."""
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with naming(path):
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager
@@ -46,10 +47,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8."""
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "replace"))
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value: object) -> None:
@@ -64,7 +70,7 @@ def lock_folder(folder: Path, flag: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}. Use another {flag}") from error
+        raise UserError(f"cannot write {folder}: {error.strerror}. {remedy(error)}, or use another {flag}") from error
     with lock:
         _lock(lock, folder, flag)
         yield
@@ -77,7 +83,7 @@ def lock_file(path: Path, flag: str) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}. Use another {flag}") from error
+        raise UserError(f"cannot write {path}: {error.strerror}. {remedy(error)}, or use another {flag}") from error
     with file:
         _lock(file, path, flag)
         file.seek(0)

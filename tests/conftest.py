@@ -5,12 +5,13 @@ import io
 import json
 import os
 import random
+import resource
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def call_script(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> subpro
             code = exit.code if isinstance(exit.code, int) else 1
     texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
     return subprocess.CompletedProcess([script, *flags], code, *texts)
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A limit on the size of a file stands in for a full disk: the write of more bytes fails at the same place with an OSError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def copy_project(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from config import LoopConfig
 from formats.batches import Batch
-from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, load_checkpoint, save_checkpoint
+from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, save_checkpoint
 from model import GPT
 from system.amounts import amount
 from system.device import peak_flops
@@ -185,6 +185,7 @@ class Trainer:
         weights = all_whole(self.model.state_dict(), self.ranks.is_first)
         resume_state = all_whole(self._resume_state(), self.ranks.is_first) if name == LAST else None
         if self.ranks.is_first:
+            self.log.sync()
             self._write(name, val_loss, weights, resume_state)
         if name == LAST:
             self.saved_step = self.step
@@ -238,9 +239,5 @@ class Trainer:
             planned = self.ranks.first(self.plan.total_steps(self.step)) or last.train_config["max_steps"]
             max_steps = max(planned, self.step + 1)  # a run that has no time left still ends with an evaluation
             self._use(dataclasses.replace(self.config, max_steps=max_steps, warmup_steps=last.train_config["warmup_steps"]))
-        if self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
-            return
-        self.best_loss = last.resume_state["best_val_loss"]
-        best = self.folder / BEST
-        if last.val_loss == self.best_loss and not (best.is_file() and load_checkpoint(best, self.task.stage).step == last.step):
-            self.save(BEST, last.val_loss)  # the run was killed between the two
+        if not self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
+            self.best_loss = last.resume_state["best_val_loss"]

@@ -1,6 +1,8 @@
 """metrics.jsonl, one row per event, and TensorBoard files on request."""
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,11 +38,17 @@ class MetricsLog:
                 add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
                 add(name, value, step)
 
+    def sync(self) -> None:
+        """Make the rows so far durable: the checkpoint that follows them is, and a run resumes after it."""
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing writes again what a full disk has refused
+            self._file.close()
         if self._writer:
             self._writer.close()
 

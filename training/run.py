@@ -12,7 +12,7 @@ import torch
 
 from config import PATHS, LoopConfig
 from formats.batches import SHUFFLE
-from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints
+from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints, save_checkpoint
 from model import GPT
 from system.amounts import amount
 from system.compiler import compile_problem, is_compiler_error
@@ -76,6 +76,8 @@ def _train(
             f"{folder / LAST}": f"of step {last.step}" if last else "not there",
         }
     )
+    if last and ranks.is_first:
+        complete_best(last)
     if last and is_finished(config, last):
         if ranks.is_first:
             redraw_loss_curve(folder)
@@ -172,6 +174,27 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
         way_out = "Use the same settings or another --out-dir" + ("" if changes else ", or resume on other data with --new-data")
         raise UserError(f"{path} comes from a different run: {'; '.join([*changes, *other_data])}. {way_out}")
     return last
+
+
+def complete_best(last: Checkpoint) -> None:
+    """Write the best checkpoint from the last one, if the run was killed between the two."""
+    assert last.resume_state is not None
+    best = last.path.with_name(BEST)
+    if last.val_loss != last.resume_state["best_val_loss"] or (best.is_file() and load_checkpoint(best, last.stage).step == last.step):
+        return
+    save_checkpoint(
+        best,
+        weights=last.weights,
+        model_config=last.model_config,
+        train_config=last.train_config,
+        stage=last.stage,
+        must_match=last.must_match,
+        tokenizer=last.tokenizer,
+        order=last.order,
+        step=last.step,
+        tokens=last.tokens,
+        val_loss=last.val_loss,
+    )
 
 
 def is_finished(config: LoopConfig, last: Checkpoint) -> bool:

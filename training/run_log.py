@@ -106,6 +106,11 @@ class RunLog:
         if self._metrics:
             self._metrics.add(step, **values)
 
+    def sync(self) -> None:
+        """Make metrics.jsonl durable, before a checkpoint after which a run would not repeat these steps."""
+        if self._metrics:
+            self._metrics.sync()
+
     def say(self, text: str) -> None:
         """Print beside the progress bar."""
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from exporting.chat_template import CHAT_TEMPLATE
 from formats.checkpoint import load_checkpoint
-from tests.conftest import fails_with
+from tests.conftest import fails_with, file_size_limit
 from tests.exporting.conftest import SHAPES, export, save_random
 from tokens.tokenizer import Tokenizer
 
@@ -87,3 +87,15 @@ def test_an_earlier_file_stays_without_force_and_after_a_failure(checkpoint: Pat
     assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
     assert export(checkpoint, tmp_path, "--format", "gguf", "--force").returncode == 0
     assert path.stat().st_size > 10_000
+
+
+def test_a_full_disk_is_noticed_up_to_the_last_byte(checkpoint: Path, tmp_path: Path) -> None:
+    """The last tensor is small: who buffers it finds out when closing the file."""
+    command = ("--format", "gguf", "--dtype", "float32")
+    assert export(checkpoint, tmp_path / "whole", *command).returncode == 0
+    size = (tmp_path / "whole" / "model-float32.gguf").stat().st_size
+    for limit in (size - 1, size - 200, size // 2, 100):
+        with file_size_limit(limit):
+            result = export(checkpoint, tmp_path / "out", *command)
+        fails_with(result, 1, "File too large", str(tmp_path / "out" / "model-float32.gguf"), "Raise the file size limit")
+        assert not list((tmp_path / "out").iterdir())

@@ -1,9 +1,11 @@
 """Exported folders: transformers computes what we compute, and the card's own lines answer."""
 
 import contextlib
+import errno
 import importlib.util
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -159,7 +161,15 @@ def test_the_card_has_the_results_of_a_comparison(checkpoint: Path, tmp_path: Pa
     assert (tmp_path / "hf" / "report_positions.png").read_bytes() == b"against_b"
 
 
-def test_force_replaces_an_earlier_export_and_nothing_else(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+def full_disk(path: Path, *_: object, **__: object) -> None:
+    """Refuses files that lie in a folder of their own: `shutil.copytree` would tell neither why nor where."""
+    if path.parent.name == "adapters":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_force_replaces_an_earlier_export_and_nothing_else(
+    checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shutil.copytree(exported, tmp_path / "hf")
     (folder / "notes.txt").write_text("mine")
     (folder / "adapters").mkdir()
@@ -167,11 +177,16 @@ def test_force_replaces_an_earlier_export_and_nothing_else(checkpoint: Path, exp
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"of an earlier export")
     before = contents(folder)
     fails_with(export(checkpoint, folder, "--no-verify"), 2, "is not empty", "--force")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full_disk)
+        fails_with(export(checkpoint, folder, "--no-verify", "--force"), 1, "No space left on device", str(tmp_path), "Free some space")
     assert contents(folder) == before
-    assert export(checkpoint, folder, "--no-verify", "--force").returncode == 0
-    assert sorted(contents(folder)) == sorted([*FILES, "notes.txt", "adapters/adapter.safetensors"])
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    for _ in range(2):
+        assert export(checkpoint, folder, "--no-verify", "--force").returncode == 0
+        assert sorted(contents(folder)) == sorted([*FILES, "notes.txt", "adapters/adapter.safetensors"])
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+        folder.rename(tmp_path / ".hf.earlier")  # as a kill leaves it, just before the new folder has its name
 
 
 @pytest.mark.parametrize("moment", ["hugging_face_export.stop_ids", "staging.rename"])

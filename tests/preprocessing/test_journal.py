@@ -1,8 +1,10 @@
 """The journal: a run that ends at any step resumes to the same bytes, and only with the same settings."""
 
 import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -105,6 +107,25 @@ def test_a_finished_folder_loses_what_a_killed_run_left(document_flags: list[obj
     (folder / "unfinished" / "plan.json").write_text("{}")
     assert "is already finished" in run_here(*document_flags, "--data-dir", folder).stdout
     assert contents(folder) == whole
+
+
+def test_a_kill_while_the_records_are_removed_leaves_none(document_flags: list[object], tmp_path: Path) -> None:
+    """The plan goes last: records without one would be those of an extension, which stay."""
+    whole, folder = tmp_path / "whole", tmp_path / "data"
+    assert run_here(*document_flags, "--data-dir", whole, chunk_documents=CHUNK).returncode == 0
+    unlink = Path.unlink
+    for left in (1, 2, 3):  # records and the plan
+        shutil.rmtree(folder, ignore_errors=True)
+
+        def unlink_until(path: Path, missing_ok: bool = False, left: int = left) -> None:
+            if path.parent.name == "unfinished" and not path.name.endswith(".part") and len(list(path.parent.iterdir())) == left:
+                raise Crash
+            unlink(path, missing_ok)
+
+        with mock.patch.object(Path, "unlink", unlink_until), pytest.raises(Crash):
+            run_here(*document_flags, "--data-dir", folder, chunk_documents=CHUNK)
+        assert "is already finished" in run_here(*document_flags, "--data-dir", folder).stdout
+        assert contents(folder) == contents(whole)
 
 
 def test_an_extension_in_progress_is_not_disturbed(document_flags: list[object], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -36,6 +37,22 @@ def test_an_interrupted_run_is_resumed_after_its_last_complete_row(tmp_path: Pat
     assert (output.done, output.errors) == (5, 1)
     assert [{name: value for name, value in row.items() if value is not None} for row in rows_of(path)] == rows
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_run_that_ended_just_before_it_removed_the_unfinished_file_is_finished(tmp_path: Path) -> None:
+    """By the same command, which does nothing again; another one is refused."""
+    path, unfinished = tmp_path / "a.jsonl", tmp_path / "a.jsonl.unfinished"
+    rows: list[Row] = [{"x": 1}, {"row": 2, "error": "bad"}]
+    with mock.patch.object(Path, "unlink"):
+        OutputFile(path, {"seed": 1}).write(lambda done: rows)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="with other settings"):
+        OutputFile(path, {"seed": 2}).write(lambda done: [])
+    output = OutputFile(path, {"seed": 1})
+    output.write(lambda done: pytest.fail("again"))
+    assert (output.done, output.errors, path.read_bytes(), unfinished.exists()) == (2, 1, before, False)
+    with pytest.raises(UserError, match="already exists"):
+        OutputFile(path, {"seed": 1})
 
 
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_second_writer_is_refused_until_the_first_has_finished(
 def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path, lock: Callable[[Path, str], AbstractContextManager[object]]) -> None:
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "out"
-    with pytest.raises(UserError, match=f"cannot write {path}: .+ Use another --output"), lock(path, "--output"):
+    with pytest.raises(UserError, match=f"cannot write {path}: .+ Fix this, or use another --output"), lock(path, "--output"):
         pass
 
 

@@ -68,14 +68,6 @@ def test_measurements_are_read_on_log_lines_and_before_evaluations_only(
     assert reads == [0, 1, 10, 20, 20, 25]
 
 
-def test_a_run_killed_between_its_two_checkpoints_writes_the_best_one_on_resuming(dataset_folder: Path, tmp_path: Path) -> None:
-    make_trainer(dataset_folder, tmp_path, max_steps=4, eval_every=4).run()
-    (tmp_path / "best_checkpoint.pt").unlink()
-    resumed = make_trainer(dataset_folder, tmp_path, max_steps=8, eval_every=4)
-    resumed.resume(load_checkpoint(tmp_path / "last_checkpoint.pt", mapped=False))
-    assert load_checkpoint(tmp_path / "best_checkpoint.pt").step == 4
-
-
 def test_a_signal_before_the_first_step_saves_nothing_and_says_so(dataset_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(dataset_folder, tmp_path)
     trainer.signals.received = signal.SIGINT

@@ -42,6 +42,17 @@ def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
         read_metrics(tmp_path)
 
 
+def test_rows_are_durable_before_the_checkpoint_that_follows_them(
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a run goes on from its checkpoint, and does not repeat the steps before it."""
+    synced: list[int] = []
+    monkeypatch.setattr(MetricsLog, "sync", lambda metrics: synced.append(read_metrics(tmp_path)[-1]["step"]))
+    monkeypatch.setattr("training.loop.save_checkpoint", lambda path, step, **_: synced.append(-step))
+    assert pretrain(dataset_folder, tmp_path, "--max-steps", 4, "--eval-every", 2, "--log-every", 1).returncode == 0
+    assert synced == [2, -2, 2, -2, 4, -4, 4, -4]  # the last checkpoint and the best one
+
+
 def test_tensorboard_files_are_written_on_request(dataset_folder: Path, tmp_path: Path) -> None:
     result = pretrain(dataset_folder, tmp_path, "--max-steps", 2, "--tensorboard")
     assert result.returncode == 0, result.stderr
@@ -49,15 +60,17 @@ def test_tensorboard_files_are_written_on_request(dataset_folder: Path, tmp_path
 
 
 class FullDisk(io.StringIO):
-    """A file on a full disk."""
+    """A file on a full disk, also when what was not written is written again at the end."""
 
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def close(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
 
 def test_a_failed_write_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with MetricsLog(tmp_path, resumed_step=0, tensorboard=False) as metrics, monkeypatch.context() as patch:
-        patch.setattr(metrics, "_file", FullDisk())
-        with pytest.raises(OSError, match="No space left") as caught:
-            metrics.add(1, loss=1.0)
+    with pytest.raises(OSError, match="No space left") as caught, MetricsLog(tmp_path, resumed_step=0, tensorboard=False) as metrics:
+        monkeypatch.setattr(metrics, "_file", FullDisk())
+        metrics.add(1, loss=1.0)
     assert caught.value.filename == str(tmp_path / "metrics.jsonl")

@@ -12,6 +12,7 @@ from config import ModelConfig, TrainConfig
 from formats.checkpoint import load_checkpoint
 from model import GPT
 from system.errors import UserError
+from tests.faults.states import same_state
 from training.metrics import read_metrics
 from training.pretraining import open_training_data, pretraining_task
 from training.run import run_training
@@ -66,6 +67,16 @@ def test_other_data_is_refused_unless_asked_for(dataset_folder: Path, other_fold
     for steps, flag in ((8, False), (10, True)):
         train(other_folder, out, max_steps=steps, new_data=flag, lr=1e3, grad_clip=0.0)
     assert load_checkpoint(out / "best_checkpoint.pt").step == 6
+
+
+@pytest.mark.parametrize("max_steps", [4, 5])  # a run that has nothing left to do, and one that goes on
+def test_a_run_killed_between_its_two_checkpoints_writes_the_best_one(dataset_folder: Path, tmp_path: Path, max_steps: int) -> None:
+    train(dataset_folder, tmp_path, max_steps=4)
+    best = tmp_path / "best_checkpoint.pt"
+    before = best.read_bytes()
+    best.unlink()
+    train(dataset_folder, tmp_path, max_steps=max_steps, eval_every=100, lr=1e3, grad_clip=0.0)
+    assert same_state(best.name, best.read_bytes(), before)
 
 
 def test_a_checkpoint_of_an_earlier_version_resumes(dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
