@@ -212,8 +212,10 @@ def _check_recorded(meta: dict[str, Any]) -> None:
             raise TypeError(f"{name} is not of type {kind.__name__}")
     check_settings(meta["settings"])
     if "end" in meta:
-        file, row = meta["end"]
-        if not min(int(file), int(row), meta["held_out_below"]) >= 0 or not 0 < meta["chunks"] <= meta["settings"]["num_chunks"]:
+        numbers = [*meta["end"], meta["held_out_below"]]
+        if len(numbers) != 3 or not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError("a number is impossible")
+        if "revision" not in meta or not 0 < meta["chunks"] <= meta["settings"]["num_chunks"]:
             raise ValueError("the place where more chunks would begin is impossible")
 
 

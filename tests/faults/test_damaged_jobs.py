@@ -93,11 +93,11 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
 
     content = b"\n".join([*lines, b""])
     assert not read(content), rows_of(output)
-    row_kind = trials(f"damage in a file of {kind}")
-    try_each(row_kind, byte_mutants(content, text_places(content), count // 2), read)
+    row_kind = trials("damage in a file of a job")
+    try_each(row_kind, byte_mutants(content, text_places(content), count // 4), read)
     for number, row in enumerate(GIVEN[kind]):
         others = b"\n".join(lines[:number]), b"\n".join(lines[number + 1 :])
-        mutants = json_mutants(row, count // 2 // len(lines), seed=number)
+        mutants = json_mutants(row, count // 4 // len(lines), seed=number)
         try_each(row_kind, mutants, lambda text, others=others: read(b"\n".join([others[0], text, others[1]])))  # type: ignore[misc]
 
 
@@ -123,7 +123,7 @@ def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> N
 
     content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     assert not read(content)
-    kind = trials("damage in a file of tasks")
+    kind = trials("damage in a file of HellaSwag tasks")
     try_each(kind, byte_mutants(content, text_places(content), count // 2), read)
     for row in rows:
         try_each(kind, json_mutants(row, count // 4), read)

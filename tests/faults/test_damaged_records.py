@@ -91,7 +91,7 @@ def test_damaged_records(trials: Start, tmp_path: Path, preset: LoopConfig, coun
 
         return refused(use)
 
-    try_text(trials("damage in config.json"), tmp_path / RECORD, count, read)
+    try_text(trials("damage in config.json"), tmp_path / RECORD, count // 2, read)
 
 
 @counts(QUICK)

@@ -16,7 +16,8 @@ from tests.faults.mutants import Mutant, Places, byte_mutants, ends, parquet_pla
 from tests.faults.user_files import FILES, Reader, check_item, readers
 
 QUICK = 20
-KINDS = {".txt": "text", ".gz": "gzip", ".zst": "Zstandard", ".parquet": "Parquet"}
+KINDS = {".txt": "text", ".gz": "gzip", ".zst": "Zstandard", ".parquet": "Parquet", ".csv": "CSV and TSV", ".tsv": "CSV and TSV"}
+JSON = "JSON and JSON lines"
 
 
 def read_all(read: Reader) -> None:
@@ -61,8 +62,8 @@ def test_damaged_files_of_users(trials: Start, tmp_path: Path, name: str, count:
             assert is_refused, "it is cut off"
         return is_refused or is_refused_again
 
-    kind = "damage in a user's " + next((kind for ending, kind in KINDS.items() if path.suffix == ending), name)
-    try_each(trials(kind), byte_mutants(content, places_of(path, content), count), read)
+    kind = trials(f"damage in a user's file: {KINDS.get(path.suffix, JSON)}")
+    try_each(kind, byte_mutants(content, places_of(path, content), count), read)
 
 
 def test_each_byte_of_a_footer(trials: Start, tmp_path: Path) -> None:
@@ -78,4 +79,4 @@ def test_each_byte_of_a_footer(trials: Start, tmp_path: Path) -> None:
 
     [(start, end)] = parquet_places(path)["footer"]
     mutants = (Mutant(f"byte {at}", content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]) for at in range(start, end, 2))
-    try_each(trials("damage in a user's Parquet"), mutants, read)
+    try_each(trials("damage in a user's file: Parquet"), mutants, read)

@@ -35,9 +35,11 @@ def test_a_wrong_value_in_meta_json_is_refused(dataset_folder: Path, tmp_path: P
 RECORDED: list[dict[str, object]] = [
     {"end": [0, -1]},
     {"end": [0]},
+    {"end": [0, float("inf")]},
     {"chunks": 1 << 62},
     {"chunks": "1"},
     {"revision": None},
+    {"revision": "missing"},
     {"held_out_below": 0.5},
     {"settings": {"num_chunks": 1000, "input": {}}},
     {"settings": {"num_chunks": 1000, "input": [["a"]]}},
@@ -50,7 +52,8 @@ RECORDED: list[dict[str, object]] = [
 def test_a_place_where_more_chunks_could_not_begin_is_refused(dataset_folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     shutil.copytree(dataset_folder, tmp_path / "data")
     meta = json.loads((tmp_path / "data" / "meta.json").read_text())
-    (tmp_path / "data" / "meta.json").write_text(json.dumps(meta | changes))
+    kept = {name: value for name, value in (meta | changes).items() if value != "missing"}
+    (tmp_path / "data" / "meta.json").write_text(json.dumps(kept))
     with pytest.raises(UserError, match="meta.json is damaged"):
         open_dataset(tmp_path / "data")
 
