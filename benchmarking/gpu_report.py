@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarking.gpu import file_stem
 from benchmarking.stages import Stage
-from system.errors import UserError
+from system.errors import UserError, first_line
 from system.files import atomic_write, write_json
 from training.metrics import read_metrics
 
@@ -21,8 +21,12 @@ def read_tests(path: Path, stage: Stage) -> dict[str, Any]:
     """How many tests passed, failed or were skipped, by pytest's JUnit file; and why the run ended early."""
     failed: list[dict[str, str]] = []
     skipped: list[dict[str, str]] = []
-    count = 0
-    for case in ElementTree.parse(path).getroot().iter("testcase") if path.is_file() else ():
+    count, unreadable = 0, ""
+    try:
+        cases = list(ElementTree.parse(path).getroot().iter("testcase")) if path.is_file() else []
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # not XML, or in an encoding that is none; cut off on a full disk
+        cases, unreadable = [], f"its results cannot be read ({first_line(error)})"
+    for case in cases:
         count += 1
         for result in case:
             if result.tag in ("failure", "error", "skipped"):
@@ -30,18 +34,24 @@ def read_tests(path: Path, stage: Stage) -> dict[str, Any]:
                 reason = " ".join(result.get("message", "").split())[:LONGEST_REASON]
                 (skipped if result.tag == "skipped" else failed).append({"name": name, "reason": reason})
                 break
-    problem = stage.describe_end() if stage.is_cut or not failed else ""  # failed tests are named, and are the reason for the exit code
+    problem = unreadable or (
+        stage.describe_end() if stage.is_cut or not failed else ""
+    )  # failed tests are named, and are the reason for the exit code
     passed = count - len(failed) - len(skipped)
     return {"seconds": stage.seconds, "problem": problem, "passed": passed, "failed": failed, "skipped": skipped}
 
 
 def read_benchmark(path: Path, stage: Stage) -> dict[str, Any]:
     """The benchmark's figures, and its tables as it printed them; and why it ended early."""
-    figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    figures, unreadable = None, ""
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (ValueError, RecursionError) as error:
+        unreadable = f"its figures cannot be read ({first_line(error)})"
     return {
         "command": stage.command,
         "seconds": stage.seconds,
-        "problem": stage.describe_end(),
+        "problem": stage.describe_end() or unreadable,
         "figures": figures,
         "printed": stage.output,
     }

@@ -141,14 +141,23 @@ def _describe_data(settings: dict[str, Any]) -> str:
     if not isinstance(settings.get("data_dir"), str):
         return "data that this folder does not name"
     folder = Path(settings["data_dir"])
-    try:
-        made_from = dict(json.loads((folder / "meta.json").read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    made_from = _read_object(folder / "meta.json").get("settings")
+    if not isinstance(made_from, dict):
         return f"`{folder.name}`"
-    if names := [str(name).partition(" (")[0] for name in made_from.get("input") or ()]:
+    files = made_from.get("input")
+    if names := [str(name).partition(" (")[0] for name in files] if isinstance(files, list) else []:
         return ", ".join(names[:SHOWN_FILES]) + (f" and {len(names) - SHOWN_FILES} more files" if len(names) > SHOWN_FILES else "")
     dataset = str(made_from.get("dataset", folder.name))
     return f"{without_folders(dataset, [dataset] if dataset.startswith('/') else [])} {made_from.get('subset', '')}".strip()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is none, since a card says what it can."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def without_folders(text: str, known: Iterable[str] = ()) -> str:
@@ -162,11 +171,10 @@ def _results(stages: Sequence[Checkpoint], folder: Path) -> str:
     checkpoint = stages[0]
     missing = "Not measured: `evaluate_xcoax.py` had not been run when this model was exported.\n"
     for source in (checkpoint.folder, *sorted(path.parent for path in checkpoint.folder.glob("*/report.json"))):
-        try:
-            facts = dict(json.loads((source / "report.json").read_text(encoding="utf-8")))
-            report = (source / "report.md").read_text(encoding="utf-8")
-        except (OSError, ValueError, TypeError):
+        facts, path = _read_object(source / "report.json"), source / "report.md"
+        if not facts or not path.is_file():
             continue
+        report = path.read_text(encoding="utf-8", errors="replace")
         if f"step {checkpoint.step:,}, {checkpoint.tokens:,} tokens seen" not in str(next(iter(facts.values()), "")):
             missing = "Not measured: the report beside the checkpoint is of another one.\n"
             continue

@@ -65,13 +65,14 @@ class Checkpoint:
 
     def make_model(self, device: torch.device) -> GPT:
         """The model with its weights, on the device."""
-        with torch.device("meta"), _NoInitialization():
-            model = GPT(self.model_config)
-        try:
-            model.load_state_dict(self.weights, assign=True)
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise UserError(f"{self.path} is damaged: its weights do not fit its config ({first_line(error)})") from error
+        model = self.make_empty_model()
+        model.load_state_dict(self.weights, assign=True)
         return model.to(device)
+
+    def make_empty_model(self) -> GPT:
+        """A model of this shape without weights."""
+        with torch.device("meta"), _NoInitialization():
+            return GPT(self.model_config)
 
 
 class _NoInitialization(TorchFunctionMode):
@@ -175,7 +176,12 @@ def _resume_state(content: dict[str, Any]) -> dict[str, Any] | None:
     """What resuming needs, in a last checkpoint."""
     if RESUMING[0] not in content:
         return None
-    return {name: content[name] for name in RESUMING} | {name: content.get(name) for name in (PLAN, SECONDS)}
+    state = {name: content[name] for name in RESUMING} | {name: content.get(name) for name in (PLAN, SECONDS)}
+    kinds = {"optimizer": dict, "scaler": dict, "random": dict, "best_val_loss": float, PLAN: dict | None, SECONDS: float | None}
+    for name, kind in kinds.items():
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name} is a {type(state[name]).__name__}")
+    return state
 
 
 def _check_archive(path: Path) -> None:
@@ -183,6 +189,8 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("its contents are compressed, as torch.save never does")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:  # they overlap: a small file holds terabytes so
+            raise ValueError("its contents are larger than the file")
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} does not match")
 
@@ -196,17 +204,24 @@ def check_contents(checkpoint: Checkpoint) -> None:
         raise ValueError(f"its config is impossible: {error}") from error
     layers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
     shape = tuple(weights["embedding.weight"].shape)
-    if len(layers) != config.n_layer or shape != (config.padded_vocab_size, config.n_embed):
+    if len(layers) != config.n_layer or shape != (config.padded_vocab_size, config.n_embed):  # nothing larger is made from the config
         raise ValueError(f"its weights have {len(layers)} layers and embeddings of shape {shape}, its config says otherwise")
+    wanted = checkpoint.make_empty_model().state_dict()
+    if wrong := wanted.keys() ^ weights.keys():
+        raise ValueError(f"its weights do not fit its config: {min(wrong)} is {'missing' if min(wrong) in wanted else 'unknown'}")
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape or tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise ValueError(f"its weights do not fit its config: {name} has shape {tuple(tensor.shape)} in {tensor.dtype}")
     if checkpoint.tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"its tokenizer has {checkpoint.tokenizer.vocab_size} ids, its config says {config.vocab_size}")
     if checkpoint.order not in get_args(Order) or checkpoint.stage not in get_args(Stage):
         raise ValueError(f"its order is {checkpoint.order!r} and its stage {checkpoint.stage!r}")
     if min(checkpoint.step, checkpoint.tokens) < 0:
         raise ValueError(f"its step is {checkpoint.step}, its tokens are {checkpoint.tokens}")
-    for value, kind in ((checkpoint.step, int), (checkpoint.tokens, int), (checkpoint.val_loss, float), (checkpoint.train_config, dict)):
-        if not isinstance(value, kind):
-            raise TypeError(f"a {type(value).__name__} where a {kind.__name__} is expected")
+    kinds = {"step": int, "tokens": int, "val_loss": float, "train_config": dict, "must_match": dict}
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(checkpoint, name), kind):
+            raise TypeError(f"{name} is a {type(value).__name__} where a {kind.__name__} is expected")
 
 
 def _missing(path: Path, stage: Stage) -> UserError:

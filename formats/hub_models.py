@@ -59,12 +59,16 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
+    except UnicodeDecodeError as error:
+        raise _damaged_cache(name, repository) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.RequestError, ConnectionError, TimeoutError) as error:
         trouble = first_line(error)
         try:
             folder: Path | None = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=True))
         except LocalEntryNotFoundError:
             folder = None
+        except UnicodeDecodeError:
+            raise _damaged_cache(name, repository) from error
         if folder is None or not _holds(folder, [file for file in wanted if file.endswith(WEIGHT_ENDINGS)]):
             reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else trouble
             again = "unset HF_HUB_OFFLINE" if HF_HUB_OFFLINE else "run the same command again (files that are complete are kept)"
@@ -74,6 +78,14 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
             ) from error
         print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
         return folder
+
+
+def _damaged_cache(name: str, repository: str) -> UserError:
+    """The error for a note of a revision that is no text; where the hub can be reached, it is written anew before it is read."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    return UserError(f"{name} cannot be reached, and its copy in {folder} is damaged. Delete that folder, and try again with a network")
 
 
 def is_repository(repository: str) -> bool:

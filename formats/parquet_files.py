@@ -12,15 +12,19 @@ BATCH_ROWS = 100  # rows read at a time; few, since each may be long
 
 
 @contextmanager
-def parquet_file(path: str) -> Iterator[Any]:
-    """An open file. What goes wrong while it is read ends the run with its name, or is worth a retry if it is at a URL."""
+def parquet_file(path: str, pre_buffer: bool = False) -> Iterator[Any]:
+    """An open file. What goes wrong while it is read ends the run with its name, or is worth a retry if it is at a URL.
+
+    Pages that have a checksum are compared with it.
+    """
     import pyarrow  # comes with datasets, and takes a while
     import pyarrow.parquet
 
     try:
         with reading(path, " as Parquet"):
             remote = open_remote(path) if is_remote(path) else None
-            with pyarrow.parquet.ParquetFile(remote or path, pre_buffer=remote is not None) as file:
+            buffered = pre_buffer or remote is not None
+            with pyarrow.parquet.ParquetFile(remote or path, pre_buffer=buffered, page_checksum_verification=True) as file:
                 yield file
     except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
@@ -53,11 +57,14 @@ def read_range(path: str, column: str, first: int, last: int) -> Iterator[bytes 
 
 def row_groups(path: str, column: str) -> list[tuple[int, int]]:
     """The number of rows of each row group, and the bytes of a column there before compression."""
-    with parquet_file(path) as file:
+    with parquet_file(path, pre_buffer=True) as file:
         require_fields([column], file.schema_arrow.names, path)
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-        names = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)] if groups else []
+        # pyarrow ends the process when it is asked for a damaged description of a column. Before it reads a buffered column, it checks
+        # those of all row groups and raises an error.
+        next(file.iter_batches(1, columns=[column]), None)
+        names = [file.schema.column(index).path for index in range(len(file.schema))]
         place = names.index(column) if column in names else None
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         return [(group.num_rows, 0 if place is None else group.column(place).total_uncompressed_size) for group in groups]
 
 

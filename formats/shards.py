@@ -195,6 +195,7 @@ def _check_meta(meta: dict[str, Any]) -> None:
         raise TypeError("the context of the pairs is not a number")
     if not MIN_VOCAB_SIZE <= meta["vocab_size"] <= MAX_VOCAB_SIZE or not all(isinstance(count, int) for count in meta["counts"].values()):
         raise ValueError("a number is impossible")
+    _check_recorded(meta)
     for split in SPLITS:
         shards = [Shard(**shard) for shard in meta["shards"][split]]
         if not shards:
@@ -203,12 +204,37 @@ def _check_meta(meta: dict[str, Any]) -> None:
             check_shard(shard, split)
 
 
+def _check_recorded(meta: dict[str, Any]) -> None:
+    """Refuse what a later run could not use: settings, and where it would go on. Earlier versions recorded less of it."""
+    kinds = {"revision": str, "held_out_below": int, "split_parts": bool, "end": list, "chunks": int}
+    for name, kind in kinds.items():
+        if name in meta and not isinstance(meta[name], kind):
+            raise TypeError(f"{name} is not of type {kind.__name__}")
+    check_settings(meta["settings"])
+    if "end" in meta:
+        numbers = [*meta["end"], meta["held_out_below"]]
+        if len(numbers) != 3 or not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError("a number is impossible")
+        if "revision" not in meta or not 0 < meta["chunks"] <= meta["settings"]["num_chunks"]:
+            raise ValueError("the place where more chunks would begin is impossible")
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise a TypeError for values that no settings of ours have: they are flags, so each is plain, or a list of plain ones."""
+    for name, value in settings.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, list | dict):
+                raise TypeError(f"the setting {name[:40]} is not a plain value")
+
+
 def check_shard(shard: Shard, split: Split) -> None:
     """Raise a ValueError or TypeError for a description that no shard of ours has."""
     if not re.fullmatch(rf"{split}_\d{{5,}}\.bin", shard.name):
         raise ValueError(f"{shard.name[:40]!r} is not the name of a {split} shard")
     if not all(isinstance(number, int) and 0 < number < 1 << 62 for number in (shard.ids, shard.documents, shard.bytes)):
         raise ValueError(f"{shard.name}: a number is impossible")
+    if not isinstance(shard.sha256, str):
+        raise TypeError(f"{shard.name}: its hash is not text")
 
 
 def damaged_dataset(folder: Path, what: str, content: Content) -> UserError:

@@ -12,6 +12,10 @@ from system.amounts import amount
 from system.encodings import UTF8, AsUtf8
 from system.errors import UserError
 
+# A quote that is never closed makes the rest of a file one cell, and Python's reader keeps 4 bytes for each of its characters.
+MAX_ROW_BYTES = 64 << 20
+LINE_BYTES = 64  # of memory that each line of a row takes beside its text
+
 TABLE_ENDINGS = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst")
 QUOTED = re.compile(rb'"(?:[^"]++|"")*+"?')  # a cell, perhaps without the quote that ends it
 
@@ -86,6 +90,7 @@ class _Lines:
     def begin_row(self) -> None:
         self.first = 0  # the number of the row's first line
         self._parts: list[bytes] = []
+        self._size = 0
 
     @property
     def row(self) -> bytes:
@@ -99,6 +104,9 @@ class _Lines:
         self.first = self.first or number
         if line is None:
             raise csv.Error(TOO_LONG)
+        self._size += len(line) + LINE_BYTES
+        if self._size > MAX_ROW_BYTES:
+            raise csv.Error(f"a row longer than {MAX_ROW_BYTES >> 20} MiB; perhaps a quote in it is never closed")
         self._parts.append(line)
         return line.decode(UTF8, "surrogateescape")
 

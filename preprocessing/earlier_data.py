@@ -51,7 +51,7 @@ def recorded_revision(config: SourceConfig) -> str:
         return ""
     meta = _open(Path(config.like)).meta
     same = all(meta["settings"].get(name) == getattr(config, name) for name in ("dataset", "subset", "split"))
-    return str(meta["revision"]) if same else ""
+    return str(meta.get("revision", "")) if same else ""
 
 
 def likeness(config: SourceConfig, settings: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config import Content
-from formats.shards import SPLITS, Dataset, Shard, Split, check_shard, open_dataset, seal
+from formats.shards import SPLITS, Dataset, Shard, Split, check_settings, check_shard, open_dataset, seal
 from preprocessing.sources import Position
 from system.encodings import UTF8
 from system.errors import BAD_FLAGS, UserError, first_line
@@ -76,6 +76,7 @@ class Journal:
             kinds = {"settings": dict, "revision": str, "held_out_below": int}
             if not all(isinstance(plan[name], kind) for name, kind in kinds.items()):
                 raise TypeError("a value of the wrong type")
+            check_settings(plan["settings"])
         return plan
 
     @property

@@ -82,7 +82,7 @@ class OutputFile:
         try:
             earlier = json.loads(line)
             changes = changed_settings(earlier, dict.fromkeys(earlier) | json.loads(_line(self.settings)))
-        except (ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise UserError(f"{self.unfinished} was not written by this program. Delete it, or use another --output", BAD_FLAGS) from error
         if changes:
             raise UserError(

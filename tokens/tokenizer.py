@@ -25,6 +25,7 @@ SPECIAL_TOKENS = (
     "<|user|>",
     "<|assistant|>",
 )
+SPACES = "  a  \n a "  # a text to try
 SPACE = "▁"  # how SentencePiece writes a space
 
 
@@ -36,7 +37,9 @@ class Tokenizer:
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             pieces = [self.processor.id_to_piece(id) for id in range(self.vocab_size)]
-        except (RuntimeError, UnicodeDecodeError, TypeError) as error:
+            if not pieces:  # of an empty file
+                raise ValueError
+        except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"{name} is not a SentencePiece model, or is damaged") from error
         if len(pieces) > MAX_VOCAB_SIZE:
             raise UserError(f"{name} has {len(pieces):,} ids; at most {MAX_VOCAB_SIZE:,} are possible here")
@@ -45,6 +48,9 @@ class Tokenizer:
                 raise UserError(f"{name} has no control symbol {token}. Train one with: python preprocess_xcoax.py")
         if not any(self.processor.is_byte(id) for id in range(self.vocab_size)):
             raise UserError(f"{name} has no byte fallback, so it would lose text. Train one with: python preprocess_xcoax.py")
+        # A file that ends early can still be a model, without the settings at its end: it would change spaces.
+        if self.processor.normalize(SPACES) != SPACES.replace(" ", SPACE):
+            raise UserError(f"{name} changes spaces, so it is damaged, or not of this project. Train one with: python preprocess_xcoax.py")
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

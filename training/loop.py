@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from config import LoopConfig
 from formats.batches import Batch
-from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, Checkpoint, save_checkpoint
+from formats.checkpoint import BEST, LAST, NUMBERED, PLAN, SECONDS, UNEXPECTED, Checkpoint, save_checkpoint
 from model import GPT
 from system.amounts import amount
 from system.device import peak_flops
-from system.errors import UserError
+from system.errors import UserError, first_line
 from system.ranks import ALONE, Ranks
 from system.signals import Stopped, StopSignals
 from training.device_batch import BatchCopier
@@ -224,20 +224,29 @@ class Trainer:
         """Continue from a last checkpoint as if the run had never stopped."""
         assert last.resume_state is not None
         load_weights(self.model, last.weights)
-        self.stepper.optimizer.load_state_dict(last.resume_state["optimizer"])
-        if last.resume_state["scaler"]:  # empty where the run was not in float16
-            self.stepper.scaler.load_state_dict(last.resume_state["scaler"])
-        random = last.resume_state["random"]
-        torch.set_rng_state(random["cpu"])
-        if self.stepper.device.type == "cuda" and len(random["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(random["cuda"])
         self.step = self.resumed_step = self.saved_step = last.step
         self.tokens = last.tokens
         self._seconds = last.resume_state[SECONDS] or 0.0
-        if self.plan and last.resume_state[PLAN]:
-            self.plan.load_state(last.resume_state[PLAN])
+        try:
+            self._restore(last, last.resume_state)
+        except torch.OutOfMemoryError:
+            raise
+        except UNEXPECTED as error:
+            problem = first_line(error)
+            raise UserError(f"{last.path} is damaged: it cannot be resumed ({problem}). Use another --out-dir, or delete it") from error
+        if not self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
+            self.best_loss = last.resume_state["best_val_loss"]
+
+    def _restore(self, last: Checkpoint, state: dict[str, Any]) -> None:
+        """What a step depends on besides the weights."""
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty where the run was not in float16
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.stepper.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        if self.plan and state[PLAN]:
+            self.plan.load_state(state[PLAN])
             planned = self.ranks.first(self.plan.total_steps(self.step)) or last.train_config["max_steps"]
             max_steps = max(planned, self.step + 1)  # a run that has no time left still ends with an evaluation
             self._use(dataclasses.replace(self.config, max_steps=max_steps, warmup_steps=last.train_config["warmup_steps"]))
-        if not self.task.has_new_data(last.must_match):  # losses on other data do not compare: the next evaluation is the best so far
-            self.best_loss = last.resume_state["best_val_loss"]

@@ -1,6 +1,6 @@
 """The optimizers of a model: which parameters AdamW updates, and which Muon."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,12 +57,21 @@ class Optimizers:
             )
         for name, optimizer in self.named.items():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            _require_moments(state[name]["state"], parameters)
             moments = {
                 index: {key: part_like(value, parameters[index]) if value.dim() else value for key, value in of_parameter.items()}
                 for index, of_parameter in state[name]["state"].items()
             }
             # Our param_groups go in with the state, since PyTorch places the state according to them: they differ between devices.
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _require_moments(state: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Refuse a state that is not of these parameters: numbers, and tensors of their shapes."""
+    for index, moments in state.items():
+        for value in moments.values():
+            if value.layout != torch.strided or value.shape not in ((), parameters[index].shape) or value.dtype.is_complex:
+                raise ValueError(f"the optimizer's state of parameter {index} has shape {tuple(value.shape)} in {value.dtype}")
 
 
 def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE) -> Optimizers:

@@ -165,6 +165,9 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
         raise UserError(f"{path} comes from {last.stage}, and this is {task.stage}. Use another --out-dir")
     was = dataclasses.asdict(last.model_config) | {"tokenizer": last.tokenizer.sha256[:12], "order": last.order}
     now = dataclasses.asdict(config.model) | {"tokenizer": task.tokenizer.sha256[:12], "order": task.order}
+    settings = {name: last.train_config.get(name) for name in ("batch_size", "grad_accum", "seed", "max_steps", "warmup_steps", "hours")}
+    if not all(isinstance(value, int) or (name == "hours" and isinstance(value, float | None)) for name, value in settings.items()):
+        raise UserError(f"{path} is damaged: its settings are {settings}. Use another --out-dir, or delete it")
     # A batch is a range of a shuffled order: with a different size or seed some sequences would come twice and some never.
     was |= {"sequences per step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
     now |= {"sequences per step": config.sequences_per_step, "seed": config.seed}

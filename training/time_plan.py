@@ -1,5 +1,6 @@
 """How many steps fit into the hours that a run was given, by the speed that it measures itself."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 UNPLANNED = 1 << 40  # the number of steps before there is a plan
 FIRST_STEPS = 10  # before the first plan, or fewer if they take FIRST_SHARE of the time
 FIRST_SHARE = 0.02
+SHORTEST_STEP = 1e-9  # seconds; less was never measured
 
 
 class TimePlan:
@@ -35,8 +37,15 @@ class TimePlan:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue the time of an earlier process."""
-        self.used_before = state["seconds"]
-        self._per_step, self._per_evaluation = state["seconds_per_step"], state["seconds_per_evaluation"]
+        per_step = state["seconds_per_step"]
+        for name, value, least in (
+            ("seconds", state["seconds"], 0.0),
+            ("seconds_per_step", SHORTEST_STEP if per_step is None else per_step, SHORTEST_STEP),
+            ("seconds_per_evaluation", state["seconds_per_evaluation"], 0.0),
+        ):
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} is {value}")
+        self.used_before, self._per_step, self._per_evaluation = state["seconds"], per_step, state["seconds_per_evaluation"]
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

@@ -101,6 +101,13 @@ def test_stages_that_left_nothing_are_named_with_their_reason(tmp_path: Path) ->
     assert "No step was measured." in text
 
 
+@pytest.mark.parametrize("content", [b"<testsuite>", b"\xff", b'<?xml version="1.0" encoding="x"?><a/>', b""])
+def test_results_that_were_cut_off_are_a_problem(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "results").write_bytes(content)
+    assert "its results cannot be read" in read_tests(tmp_path / "results", DONE)["problem"]
+    assert "its figures cannot be read" in read_benchmark(tmp_path / "results", DONE)["problem"]
+
+
 def test_the_results_of_pytest_are_read(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_a(): pass\ndef test_b(): assert 1 == 2\n@pytest.fixture\ndef broken(): raise ValueError('x')\n"

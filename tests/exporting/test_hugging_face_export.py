@@ -19,6 +19,7 @@ import torch
 
 import exporting.hugging_face_export
 import exporting.staging
+from exporting.model_card import write_model_card
 from exporting.staging import staged_folder
 from formats.checkpoint import load_checkpoint
 from formats.hugging_face_folder import read_hugging_face_folder
@@ -159,6 +160,18 @@ def test_the_card_has_the_results_of_a_comparison(checkpoint: Path, tmp_path: Pa
     card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
     assert "### Language against_b" in card and "against_a" not in card
     assert (tmp_path / "hf" / "report_positions.png").read_bytes() == b"against_b"
+
+
+@pytest.mark.parametrize("report", ["[" * 100_000, '{"model": ' + "[" * 100_000, "5", "{", "\x00"])
+def test_a_damaged_report_or_data_folder_keeps_no_card_from_being_written(report: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = save_random(tmp_path / "best_checkpoint.pt", tokenizer, train_config={"data_dir": str(tmp_path)})
+    for name in ("report.json", "report.md", "meta.json"):
+        (tmp_path / name).write_text(report)
+    (tmp_path / "card").mkdir()
+    write_model_card(load_checkpoint(path), tmp_path / "card", "")
+    (tmp_path / "meta.json").write_text('{"settings": {"input": 1.5}}')
+    write_model_card(load_checkpoint(path), tmp_path / "card", "")
+    assert "Not measured" in (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
 
 
 def full_disk(path: Path, *_: object, **__: object) -> None:

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from formats import rows
+from formats import rows, tables
 from formats.parquet_files import table_rows
 from formats.tolerant_rows import Row, read_rows_or_errors
 from system.errors import UserError
@@ -120,3 +120,18 @@ def test_a_json_list_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"a": "\xe9"}]')
     with pytest.raises(UserError, match=f"a.json is {NOT_UTF8}"):
         read(tmp_path / "a.json")
+
+
+def test_a_parquet_date_that_python_lacks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x"], "moment": pyarrow.array([1 << 62], pyarrow.timestamp("us"))}), path)
+    with pytest.raises(UserError, match="a.parquet cannot be read as Parquet: date value out of range"):
+        list(read_rows_or_errors(str(path), lambda fields: fields))
+    assert list(read_rows_or_errors(str(path), lambda fields: fields[:1])) == [{"text": "x"}]
+
+
+def test_a_quote_that_is_never_closed_ends_with_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 1000)
+    (tmp_path / "a.csv").write_text('a,b\n1,"two\n' + "\n" * 30 + "3,4\n5,6\n")
+    assert read(tmp_path / "a.csv")[0] == "not a row of the table: line 2: a row longer than 0 MiB; perhaps a quote in it is never closed"
+    assert read(tmp_path / "a.csv")[-1] == {"a": "5", "b": "6"}

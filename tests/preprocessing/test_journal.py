@@ -1,6 +1,7 @@
 """The journal: a run that ends at any step resumes to the same bytes, and only with the same settings."""
 
 import itertools
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,9 @@ from unittest import mock
 import pytest
 
 from formats.shards import open_dataset
+from preprocessing.journal import Journal
 from tests.conftest import fails_with, make_documents, make_pairs, write_jsonl, write_pairs
+from tests.faults.in_children import refused
 from tests.preprocessing.in_process import Crash, contents, run_here
 
 CHUNK = 50
@@ -139,3 +142,29 @@ def test_an_extension_in_progress_is_not_disturbed(document_flags: list[object],
         assert "is already finished" in run_here(*flags, "--num-chunks", 1, chunk_documents=CHUNK).stdout
         assert contents(tmp_path / "data" / "unfinished") == before
     assert run_here(*flags, "--num-chunks", 3, chunk_documents=CHUNK).returncode == 0
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """A folder with a plan and the record of one chunk, whose run ended before meta.json."""
+    source = write_jsonl(tmp_path / "a.jsonl", [*make_documents(80), " "])
+    folder = tmp_path / "data"
+    with pytest.raises(Crash):  # after the renames of the tokenizer, the plan, two shards and the record
+        run_here("preprocess_xcoax.py", "--input", source, "--vocab-size", 400, "--val-share", 0.1, "--data-dir", folder, crash_at_rename=5)
+    assert (folder / "unfinished" / "chunk_00000.json").is_file()
+    return folder
+
+
+def test_a_record_with_impossible_numbers_is_refused(unfinished: Path) -> None:
+    path = unfinished / "unfinished" / "chunk_00000.json"
+    record = json.loads(path.read_text())
+    for changes in ({"end": [float("inf"), 0]}, {"end": [0, -1]}, {"counts": {"x": float("inf")}}):
+        path.write_text(json.dumps({**record, **changes}))
+        assert refused(lambda: Journal(unfinished))
+
+
+def test_a_folder_with_all_records_can_be_sealed(unfinished: Path) -> None:
+    journal = Journal(unfinished)
+    meta = {"content": "documents", "order": "backward", "vocab_size": 400, "tokenizer_sha256": "", "revision": ""}
+    journal.seal({**meta, "held_out_below": 1, "settings": {"num_chunks": 1}}, "")
+    assert open_dataset(unfinished).shards("train")

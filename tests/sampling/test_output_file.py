@@ -81,10 +81,11 @@ def test_an_unfinished_file_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"with other settings: source was 'a.txt \(10 bytes\)', now 'a.txt \(11 bytes\)'") as error:
         output.write(lambda done: [])
     assert error.value.exit_code == BAD_FLAGS
-    unfinished.write_text("[]\n", encoding="utf-8")
-    with pytest.raises(UserError, match="was not written by this program") as error:
-        output.write(lambda done: [])
-    assert error.value.exit_code == BAD_FLAGS
+    for line in ("[]", "null", "5", '"x"', "{"):
+        unfinished.write_text(f"{line}\n", encoding="utf-8")
+        with pytest.raises(UserError, match="was not written by this program") as error:
+            output.write(lambda done: [])
+        assert error.value.exit_code == BAD_FLAGS
 
 
 class FullDisk(io.BytesIO):
@@ -109,3 +110,16 @@ def test_a_row_nested_too_deeply_does_not_end_the_job(tmp_path: Path) -> None:
     output.write(lambda done: [{"row": 1, "x": 1}, {"row": 2, "x": nested}, {"row": 3, "x": 3}])
     assert rows_of(tmp_path / "a.jsonl") == [{"row": 1, "x": 1}, {"row": 2, "error": "nested too deeply"}, {"row": 3, "x": 3}]
     assert (output.done, output.errors) == (3, 1)
+
+
+def test_a_text_that_is_no_unicode_stays_in_the_unfinished_output(tmp_path: Path) -> None:
+    (tmp_path / "b.parquet.unfinished").write_bytes(b'{}\n{"x": "\\ud800"}\n')
+    with pytest.raises(UserError, match=r"do not fit into one table .*b.parquet.unfinished"):
+        OutputFile(tmp_path / "b.parquet", {}).write(lambda done: [])
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"5", b"[1]", b"", b"\xff", b"{"])
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "b.jsonl.unfinished").write_bytes(b'{}\n{"x": 1}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"b.jsonl.unfinished, line 3 is damaged. Delete the file, or use another --output"):
+        OutputFile(tmp_path / "b.jsonl", {}).write(lambda done: [])

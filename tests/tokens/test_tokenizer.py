@@ -52,5 +52,14 @@ def test_ids_that_begin_a_word(tokenizer: Tokenizer) -> None:
 def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a SentencePiece model"):
         Tokenizer(b"no model", "x.model")
+    with pytest.raises(UserError, match="is not a SentencePiece model"):
+        Tokenizer(b"", "x.model")
     with pytest.raises(UserError, match="no tokenizer at"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_without_its_last_settings_is_refused(tokenizer: Tokenizer) -> None:
+    """Cut off between two fields it is still a model, which would put a space before each text."""
+    end = tokenizer.model.rindex(b"\x1a\x10\n\x08identity")  # where the settings of the normalizer begin
+    with pytest.raises(UserError, match="x.model changes spaces, so it is damaged"):
+        Tokenizer(tokenizer.model[:end], "x.model")

@@ -10,6 +10,7 @@ from formats.checkpoint import load_checkpoint
 from system.errors import UserError
 from system.signals import Stopped
 from tests.training.counting import make_trainer
+from training.run import checkpoint_to_resume
 from training.step import StepResult
 
 
@@ -74,3 +75,28 @@ def test_a_signal_before_the_first_step_saves_nothing_and_says_so(dataset_folder
     with pytest.raises(Stopped, match="stopped at step 0, before there was anything to save"):
         trainer.run()
     assert not (tmp_path / "last_checkpoint.pt").exists()
+
+
+def test_a_last_checkpoint_that_cannot_be_resumed_says_so(dataset_folder: Path, tmp_path: Path) -> None:
+    make_trainer(dataset_folder, tmp_path, max_steps=2, eval_every=2).run()
+    path = tmp_path / "last_checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    moments = content["optimizer"]["adamw"]["state"]
+    cut = {0: moments[0] | {"exp_avg": moments[0]["exp_avg"][1:]}}
+    damage: dict[str, dict[str, object]] = {
+        "the optimizer's state of parameter 0 has shape": {"optimizer": {"adamw": {"state": cut}}},
+        "RNG state": {"random": {"cpu": torch.zeros(3, dtype=torch.uint8), "cuda": []}},
+        "cannot be resumed": {"random": {}},
+        "seconds_per_step is 0": {"plan": {"seconds": 1.0, "seconds_per_step": 0.0, "seconds_per_evaluation": 0.0}},
+        "seconds is inf": {"plan": {"seconds": float("inf"), "seconds_per_step": None, "seconds_per_evaluation": 0.0}},
+        "best_val_loss is a str": {"best_val_loss": "low"},
+    }
+    for message, changes in damage.items():
+        torch.save(content | changes, path)
+        with pytest.raises(UserError, match=message):
+            make_trainer(dataset_folder, tmp_path, hours=1.0).resume(load_checkpoint(path, mapped=False))
+    for name, value in (("batch_size", None), ("seed", "x"), ("hours", "long")):
+        torch.save(content | {"train_config": content["train_config"] | {name: value}}, path)
+        trainer = make_trainer(dataset_folder, tmp_path)
+        with pytest.raises(UserError, match="its settings are "):
+            checkpoint_to_resume(trainer.config, trainer.task)

@@ -30,6 +30,12 @@ def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1, "tokens": 5, "loss": 2.0}]
 
 
+def test_a_row_that_is_nested_is_left_out(tmp_path: Path) -> None:
+    """No run writes one; nested deeply enough, it can be read but not written again."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": ' + "[" * 900 + "]" * 900 + '}\n{"step": 2}\n')
+    assert read_metrics(tmp_path) == [{"step": 2}]
+
+
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, resumed_step=0, tensorboard=False) as metrics:
         metrics.add(1, loss=math.nan, grad_norm=math.inf, sample="naïve")

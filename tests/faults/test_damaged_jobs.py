@@ -1,0 +1,165 @@
+"""Damaged files of jobs: each row of endings, responses, pairs, answers or tasks gets a result or an error; a job resumes or is refused."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from config import SampleConfig, SampleInstructConfig
+from evaluation.hellaswag import ENDINGS, read_tasks
+from formats.checkpoint import Checkpoint, load_checkpoint
+from formats.tolerant_rows import Row, read_rows_or_errors
+from model import GPT
+from sampling.ending_files import texts_job
+from sampling.engine import Engine, Request, TokenEvent
+from sampling.file_jobs import Job, run_file_job
+from sampling.generation import EndingPrompter, ResponsePrompter
+from sampling.output_file import OUTPUT_ENDINGS, OutputFile
+from sampling.pair_scores import pair_scores_job
+from sampling.reranking import reranking_job
+from sampling.response_files import instructions_job
+from sampling.scoring import Scorer
+from tests.faults.in_children import Start, counts, refused, try_each
+from tests.faults.json_mutants import json_mutants
+from tests.faults.mutants import byte_mutants, text_places
+from tests.sampling.conftest import rows_of
+from tokens.prompt_format import PromptFormat
+
+QUICK = 40
+ANSWERS = {"instruction": "Say it.", "answers": ["It.", "é", "no"], "logprobs": [-1.5, -2, -3]}
+CHAT = {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}]}
+GIVEN: dict[str, list[Row]] = {
+    "endings": [{"prompt": "The end.", "id": 1}, {"ending": "They slept."}, {"text": " naïve 日本", "row": 3}],
+    "responses": [{"response": "It.", "id": 1, "list": [1, {}]}, {"output": "é", "generated_instruction": "x", "candidates": []}, CHAT],
+    "pairs": [
+        {"instruction": "Say it.", "input": "now", "output": "It."},
+        CHAT,
+        {"prompt": "Say", "chosen": [{"role": "assistant", "content": "é"}]},
+    ],
+    "answers": [ANSWERS, {**ANSWERS, "logprobs": None, "error": "x"}],
+}
+
+
+class OneToken(Engine):
+    """Writes one token for each request: what is tried here is what is read."""
+
+    def run(self, requests: Iterable[Request], params: Any, stop_ids: Any) -> Iterator[TokenEvent]:
+        for number, request in enumerate(requests):
+            assert all(0 <= id < self.model.config.vocab_size for id in request.prompt)
+            yield from (TokenEvent(number, sample, 300, -1.0, "tokens") for sample in range(request.samples))
+
+
+class OneScore(Scorer):
+    """Gives each token the same score."""
+
+    def score(self, sequences: Any) -> Iterator[Any]:
+        for prompt, continuation in sequences:
+            assert all(0 <= id < self.model.config.vocab_size for id in (*prompt, *continuation))
+            yield np.full(len(continuation), -1.0)
+
+
+def make_job(kind: str, source: str, checkpoint: Checkpoint, model: GPT) -> Job:
+    prompt_format = PromptFormat(checkpoint.tokenizer, checkpoint.order)
+    engine, scorer = OneToken(model, 4), OneScore(model, 4)
+    if kind == "endings":
+        prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, model.config.block_size)
+        return texts_job(SampleConfig(input=source, num_samples=2), engine, prompter)
+    if kind == "responses":
+        return instructions_job(SampleInstructConfig(input=source), engine, ResponsePrompter(prompt_format, model.config.block_size))
+    return (pair_scores_job if kind == "pairs" else reranking_job)(source, scorer, prompt_format)
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+@counts(QUICK)
+def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp_path: Path, kind: str, count: int) -> None:
+    checkpoint = load_checkpoint(checkpoints["tuning"])
+    model = checkpoint.make_model(torch.device("cpu"))
+    source, output = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in GIVEN[kind]]
+
+    def read(damaged: bytes) -> bool:
+        source.write_bytes(damaged)
+        output.unlink(missing_ok=True)
+        is_refused = refused(lambda: run_file_job(make_job(kind, str(source), checkpoint, model), checkpoint, model, str(output)))
+        if output.is_file():  # with an error for each row that cannot be used
+            results = rows_of(output)
+            assert [row["row"] for row in results] == [*range(1, len(list(read_rows_or_errors(str(source), lambda fields: fields))) + 1)]
+            assert is_refused == any("error" in row for row in results)
+        return is_refused
+
+    content = b"\n".join([*lines, b""])
+    assert not read(content), rows_of(output)
+    row_kind = trials("damage in a file of a job")
+    try_each(row_kind, byte_mutants(content, text_places(content), count // 4), read)
+    for number, row in enumerate(GIVEN[kind]):
+        others = b"\n".join(lines[:number]), b"\n".join(lines[number + 1 :])
+        mutants = json_mutants(row, count // 4 // len(lines), seed=number)
+        try_each(row_kind, mutants, lambda text, others=others: read(b"\n".join([others[0], text, others[1]])))  # type: ignore[misc]
+
+
+@counts(QUICK)
+def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> None:
+    path = tmp_path / "tasks.jsonl"
+    endings = [f"he goes {place}." for place in ("home", "[title] away", "é", "日本")]
+    rows: list[Row] = [
+        {"activity_label": "Going", "ctx_a": "A man stands.", "ctx_b": "the man", "endings": endings, "label": "2"},
+        {"query": "Going: A man stands.", "endings": endings, "label": 0},
+    ]
+
+    def read(damaged: bytes) -> bool:
+        path.write_bytes(damaged)
+
+        def use() -> None:
+            for task in read_tasks(str(path), 0):
+                assert len(task.endings) == ENDINGS
+                assert 0 <= task.label < ENDINGS
+                assert all(isinstance(text, str) and text.encode() is not None for text in (task.context, *task.endings))
+
+        return refused(use)
+
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    assert not read(content)
+    kind = trials("damage in a file of HellaSwag tasks")
+    try_each(kind, byte_mutants(content, text_places(content), count // 2), read)
+    for row in rows:
+        try_each(kind, json_mutants(row, count // 4), read)
+
+
+SETTINGS: Row = {"seed": 1, "source": "a.txt (10 bytes)", "temperature": 0.8, "nothing": None, "samples": 2}
+ROWS: list[Row] = [{"row": index, "text": f'é\n日本 \u0001 "{index}"', "score": -1.5, "list": [index, None]} for index in range(4)]
+ROWS[1] = {"row": 1, "error": "bad"}
+
+
+def interrupted(done: int) -> Any:
+    """All rows but the last."""
+    yield from ROWS[done:-1]
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ending", OUTPUT_ENDINGS)
+@counts(QUICK)
+def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, count: int) -> None:
+    path = tmp_path / f"a{ending}"
+    with pytest.raises(KeyboardInterrupt):
+        OutputFile(path, SETTINGS).write(interrupted)
+    unfinished = tmp_path / f"a{ending}.unfinished"
+
+    def read(damaged: bytes) -> bool:
+        unfinished.write_bytes(damaged)
+        path.unlink(missing_ok=True)
+        is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]))
+        assert is_refused != path.exists()
+        assert is_refused or (len(rows_of(path)) >= len(ROWS) and not unfinished.exists())  # more if a line is repeated
+        return is_refused
+
+    content = unfinished.read_bytes()
+    kind = trials("damage in an unfinished output")
+    try_each(kind, byte_mutants(content, text_places(content), count // 4), read)
+    first, *rest = content.splitlines()
+    of_settings = json_mutants(SETTINGS, count // 8)
+    try_each(kind, of_settings, lambda text: read(b"\n".join([text, *rest, b""])))
+    try_each(kind, json_mutants(ROWS[0], count // 8), lambda text: read(b"\n".join([first, text, *rest[1:], b""])))
