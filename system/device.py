@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from system.device_names import PEAK_TFLOPS, Device, Dtype
-from system.errors import BAD_FLAGS, UserError
+from system.errors import BAD_FLAGS, UserError, first_line
+
+NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, as an ordinary RuntimeError
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -44,11 +46,15 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextlib.contextmanager
 def explain_out_of_memory(way_out: str) -> Iterator[None]:
-    """If the device runs out of memory in this context, say so in one line."""
+    """If the device, or the machine, runs out of memory in this context, say so in one line."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition("Including non-PyTorch memory")[0].strip(" .;")  # what was asked for, and what there is
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+            raise
+        # What was asked for, and what there is.
+        reason = first_line(error).partition(NO_MEMORY)[2] or str(error).partition("Including non-PyTorch memory")[0]
+        reason = reason.strip(" .;:")
         raise UserError(f"{reason or 'out of memory on the device'}. {way_out}") from error
 
 

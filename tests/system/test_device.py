@@ -1,9 +1,12 @@
 """Device and dtype: peak speed by exact name, devices that are not available, and the default dtype."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 
-from system.device import autocast, choose_device, choose_dtype, peak_flops
+from system.device import autocast, choose_device, choose_dtype, explain_out_of_memory, peak_flops
 from system.errors import UserError
 
 
@@ -31,6 +34,14 @@ def test_the_default_dtype_depends_on_what_the_device_is_fast_at(monkeypatch: py
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert choose_dtype("auto", cpu) == torch.float32
     assert choose_dtype("bfloat16", cpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)])
+def test_a_machine_without_that_much_memory_says_so(ask: Callable[[], object]) -> None:
+    with pytest.raises(UserError, match=r"(?i)(tried to|unable to) allocate.*\. Try less$"), explain_out_of_memory("Try less"):
+        ask()
+    with pytest.raises(RuntimeError, match="another"), explain_out_of_memory("Try less"):
+        raise RuntimeError("another error")
 
 
 def test_autocast_computes_products_in_its_dtype() -> None:
