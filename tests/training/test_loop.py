@@ -41,7 +41,7 @@ def test_a_run_that_is_lost_says_at_which_step_and_saves_nothing_of_it(stops: bo
     trainer.model.norm.weight.register_hook(damage)  # type: ignore[no-untyped-call]  # torch's gap
     with pytest.raises(
         UserError,
-        match=r"step 6: the loss is \d.*, the gradient norm (inf|nan); .*last_checkpoint.pt of step 4 is intact. Try a lower --lr than 0.01",
+        match=r"step 6: the loss is \d.*, the gradient norm (inf|nan); .*last_checkpoint.pt of step 4 is intact. Try a lower --lr than",
     ):
         trainer.run()
     assert trainer.step == (6 if stops else 8)
@@ -75,8 +75,8 @@ def test_measurements_are_read_on_log_lines_and_before_evaluations_only(
 def test_a_lost_run_ends_however_rarely_it_is_logged(dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.loop.READ_EVERY", 5)
     trainer = make_trainer(dataset_folder, tmp_path, max_steps=10**9, eval_every=10**9, log_every=10**9)
-    trainer.model.norm.weight.register_hook(lambda gradient: gradient * torch.nan)  # type: ignore[no-untyped-call]  # torch's gap
-    with pytest.raises(UserError, match="step 1: .* the gradient norm nan"):
+    trainer.model.norm.weight.register_hook(lambda gradient: gradient * torch.nan if trainer.step else None)  # type: ignore[no-untyped-call]  # torch's gap
+    with pytest.raises(UserError, match="step 2: .* the gradient norm nan"):
         trainer.run()
     assert trainer.step == 5
 
