@@ -16,6 +16,9 @@ from system.files import write_text
 from system.signals import Interrupt
 
 
+MOST_STEPS = 100  # that /undo can take back: a long session keeps the text of the others, for /save
+
+
 class Step(NamedTuple):
     """A prompt, the texts that were written for it, and which of them stands."""
 
@@ -37,6 +40,7 @@ class Session:
         self.screen = sampler.screen
         self._sampler = sampler
         self._steps: list[Step] = []
+        self._start = "back at the beginning"  # what is before the steps that are kept
         self._transcript: list[str] = []
         self._saved: set[Path] = set()  # files that this session may overwrite
 
@@ -76,6 +80,9 @@ class Session:
     def _write(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
         texts = self._sampler.generate(given, config, interrupt)
         self._steps.append(Step(given, texts))
+        if len(self._steps) > MOST_STEPS:
+            del self._steps[0]
+            self._start = f"only {MOST_STEPS} steps are kept for /undo; /save has the texts before them"
         prompter = self._sampler.prompter
         shown = "\n\n".join(text.passage.text for text in texts)
         self._transcript.append(f"{prompter.given_label}: {given}\n\n{prompter.generated_label}:\n{shown}\n")
@@ -92,7 +99,7 @@ class Session:
     def _undo(self) -> None:
         self._steps.pop()
         if not self._steps:
-            self.screen.say("back at the beginning")
+            self.screen.say(self._start)
             return
         last = self._steps[-1]
         self.screen.show_passage(last.texts[last.picked].passage)
