@@ -255,8 +255,8 @@ class TrainConfig(LoopConfig):
     dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on a GPU, and stop.
 
     def check(self) -> None:
-        super().check()
         self.model.check()
+        super().check()
         require(not (self.dry_run and self.plot), "--dry-run and --plot: use only one of them")
         require_positive(self, "eval_tokens")
         require_not_negative(self, "sample_tokens", "hellaswag_every", "hellaswag_tasks")

@@ -81,6 +81,7 @@ def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> No
     [
         "--n-head 7",
         "--n-layer 2147483648",
+        "--block-size 0",
         "--n-embed 2147483648",
         "--mlp-size 2147483648",
         "--batch-size 2147483648",
