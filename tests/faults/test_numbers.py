@@ -55,11 +55,9 @@ def require_intact(folder: Path) -> None:
 def test_gradients_that_are_not_finite(trials: Callable[..., Trials], is_long: bool, dataset_folder: Path, tmp_path: Path) -> None:
     lost = trials("gradients that are not finite, or a spike, in the middle of a run")
     names = ["embedding.weight", "norm.weight", "blocks.0.mlp.up.weight"] if is_long else ["norm.weight"]
+    damages = (*NOT_FINITE, 1e30, 1e6) if is_long else (torch.nan, 1e6)
     for index, (name, damage, at) in enumerate(
-        (name, damage, at)
-        for name in names
-        for damage in (NOT_FINITE if is_long else ()) + (torch.nan, 1e30)[is_long:]
-        for at in (range(1, 10) if is_long else (5,))
+        (name, damage, at) for name in names for damage in damages for at in (range(1, 10, 4) if is_long else (5,))
     ):
         folder = tmp_path / str(index)
 
@@ -153,8 +151,8 @@ SETTINGS_OF_RUNS: list[tuple[object, ...]] = [
     ("--dropout", 1),
     ("--eval-tokens", 10**12),
     ("--eval-tokens", 1),
-    ("--batch-size", 3000),
-    ("--grad-accum", 3000),
+    ("--batch-size", 500),
+    ("--grad-accum", 500),
     ("--block-size", 4096),
     ("--block-size", 2),
     ("--grad-clip", 1e-30),

@@ -37,7 +37,7 @@ VALUES = ("-1", "0", "1", "2147483648", "9223372036854775808", "1e308", "nan", "
 LARGE = ("-1", "2147483648", "9223372036854775808", "1e308", "nan", "")  # for the benchmark, of which every run takes seconds
 QUICK_FLAGS = ("--n-layer", "--n-embed", "--batch-size", "--hours", "--weight-decay", "--epochs")
 NUMBERS = (int, float, int | None, float | None, tuple[int, ...])
-PATIENCE = 3.0  # seconds of computing until Ctrl-C is pressed: a run of 2**31 steps is fine, as long as it stops and keeps what it has
+PATIENCE = 2.0  # seconds of computing until Ctrl-C is pressed: a run of 2**31 steps is fine, as long as it stops and keeps what it has
 LIMIT = 120.0  # seconds until a script counts as hanging, on a machine that does other things too
 MEMORY = 6 << 30  # bytes that a value may ask for: a test must not bring down the machine
 
