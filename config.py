@@ -9,13 +9,16 @@ import tyro
 
 from system.device_names import Device, Dtype
 from system.encodings import is_text_encoding
-from system.errors import require, require_not_negative, require_positive
+from system.errors import require, require_at_most, require_not_negative, require_positive
 from system.processors import usable_processors
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
 # 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
 MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
 MAX_BLOCK_SIZE = 1 << 17  # tokens; the rotary tables grow with it
+MAX_LAYERS, MAX_WIDTH, MAX_MLP_SIZE = 1 << 10, 1 << 16, 1 << 20  # far above any model that one machine trains
+MAX_STEP_TOKENS = 1 << 28  # in a step: their ids are in memory, those of the next step too
+MAX_HOURS, MAX_EPOCHS, MAX_WORKERS = 10_000, 1_000_000, 1000
 NORM_EPSILON = 1e-6  # of every RMSNorm
 IGNORE_INDEX = -1  # a target that the loss ignores
 CHUNK_DOCUMENTS = 10_000  # documents in a chunk, the unit of work, shuffling and resuming
@@ -67,18 +70,26 @@ class ModelConfig:
         return self.mlp_size or 64 * math.ceil(self.n_embed * 8 / 3 / 64)
 
     @property
+    def parameters(self) -> int:
+        """Of the whole model, before anything is built."""
+        attention = 2 * self.n_embed * (self.n_embed + self.kv_heads * self.head_size) + 2 * self.head_size * self.qk_norm
+        block = attention + 3 * self.n_embed * self.mlp_width + 2 * self.n_embed
+        return (2 - self.tie_embeddings) * self.padded_vocab_size * self.n_embed + self.n_layer * block + self.n_embed
+
+    @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding matrix: a multiple of 64, which is faster on a GPU. Rows past vocab_size are never sampled."""
         return 64 * math.ceil(self.vocab_size / 64)
 
     def check(self) -> None:
         require_positive(self, "n_layer", "n_head", "n_embed", "block_size", "rope_theta")
+        require_at_most(self, n_layer=MAX_LAYERS, n_embed=MAX_WIDTH)
         require(self.n_embed % (2 * self.n_head) == 0, f"--n-embed {self.n_embed}: not a multiple of twice --n-head {self.n_head}")
         require(
             self.n_kv_head is None or (self.n_kv_head > 0 and self.n_head % self.n_kv_head == 0),
             f"--n-kv-head {self.n_kv_head}: does not divide --n-head {self.n_head}",
         )
-        require(self.mlp_size is None or self.mlp_size > 0, f"--mlp-size {self.mlp_size}: above 0")
+        require(self.mlp_size is None or 0 < self.mlp_size <= MAX_MLP_SIZE, f"--mlp-size {self.mlp_size}: from 1 to {MAX_MLP_SIZE:,}")
         require(2 <= self.block_size <= MAX_BLOCK_SIZE, f"--block-size {self.block_size}: from 2 to {MAX_BLOCK_SIZE:,}")
         require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
@@ -108,6 +119,7 @@ class SourceConfig:
     def check(self) -> None:
         require(bool(self.data_dir), "name the folder to write with --data-dir")
         require_positive(self, "num_chunks", "workers")
+        require_at_most(self, workers=MAX_WORKERS)
         require(0 < self.val_share < 1, f"--val-share {self.val_share}: above 0 and below 1")
         require(
             MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE,
@@ -201,8 +213,19 @@ class LoopConfig:
     def check(self) -> None:
         require(bool(self.out_dir), "name the folder to write with --out-dir")
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
-        require(self.hours is None or 0 < self.hours < math.inf, f"--hours {self.hours}: above 0")
+        require(
+            self.sequences_per_step * self.model.block_size <= MAX_STEP_TOKENS,
+            f"--batch-size {self.batch_size} × --grad-accum {self.grad_accum}: with a context of {self.model.block_size} tokens at most "
+            f"{MAX_STEP_TOKENS // self.model.block_size:,} sequences in a step",
+        )
+        require(self.hours is None or 0 < self.hours <= MAX_HOURS, f"--hours {self.hours}: above 0, up to {MAX_HOURS:,}")
         require(self.adamw_lr is None or 0 < self.adamw_lr < math.inf, f"--adamw-lr {self.adamw_lr}: above 0")
+        flag, rate = max(("--lr", self.lr), ("--adamw-lr", self.adamw_lr or 0.0), key=lambda named: named[1])
+        require(
+            rate * self.weight_decay <= 1,
+            f"{flag} {rate:g} with --weight-decay {self.weight_decay:g}: their product is above 1, so each step would turn the sign of "
+            f"the weights. Try a lower {flag}; the usual ones are below 0.1",
+        )
         require(0 <= self.min_lr_share <= 1, f"--min-lr-share {self.min_lr_share}: from 0 to 1")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip", "keep_every")
         require(0 <= self.cooldown_share <= 1, f"--cooldown-share {self.cooldown_share}: from 0 to 1")
@@ -232,8 +255,8 @@ class TrainConfig(LoopConfig):
     dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on one GPU, and stop.
 
     def check(self) -> None:
-        super().check()
         self.model.check()
+        super().check()
         require(not (self.dry_run and self.plot), "--dry-run and --plot: use only one of them")
         require_positive(self, "eval_tokens")
         require_not_negative(self, "sample_tokens", "hellaswag_every", "hellaswag_tasks")
@@ -266,6 +289,7 @@ class FinetuneConfig(LoopConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "epochs", "eval_pairs")
+        require_at_most(self, epochs=MAX_EPOCHS)
         require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
 
@@ -421,6 +445,8 @@ class BenchmarkConfig:
         self.model.check()
         require_positive(self, "repeats", "workers", "text_mb", "prompt_tokens", "candidates", "candidate_tokens")
         require_not_negative(self, "batch_size")
+        require_at_most(self, repeats=1000, workers=MAX_WORKERS, candidates=1 << 20, batch_size=MAX_STEP_TOKENS // self.model.block_size)
+        require(max(self.rows, default=0) <= 1 << 16, f"--rows {' '.join(map(str, self.rows))}: at most {1 << 16:,}")
         require(bool(self.parts), "--parts: name one or more of preprocess, train, generate, score")
         require(self.tokens > 1, f"--tokens {self.tokens}: 2 or more")
         require(min(self.rows, default=0) > 0, f"--rows {' '.join(map(str, self.rows))}: one or more numbers above 0")

@@ -20,10 +20,10 @@ from benchmarking.report import as_table, write_figures
 from benchmarking.scoring_speed import measure_scoring
 from benchmarking.training_speed import measure_training
 from config import BenchmarkConfig, Part
-from model import GPT
-from system.device import choose_device, choose_dtype, device_name
+from system.device import choose_device, choose_dtype, device_name, explain_out_of_memory
 from system.files import lock_folder
 from system.memory import keep_freed_memory
+from training.run import require_memory
 
 
 def _preprocessing(bench: Bench) -> Section:
@@ -45,8 +45,8 @@ def run_benchmark(config: BenchmarkConfig) -> None:
     keep_freed_memory()  # as training does
     dtype = choose_dtype(config.dtype, device)
     folder = Path(config.out_dir)
-    with torch.device("meta"):
-        parameters = GPT(config.model).count_parameters()
+    require_memory(config.model, device)
+    parameters = config.model.parameters
     shape, threads = config.model, torch.get_num_threads()
     facts = {
         "device": device_name(device),
@@ -66,6 +66,7 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         Path(config.json).parent.mkdir(parents=True, exist_ok=True)
     sections: list[Section] = []
     with (
+        explain_out_of_memory("Try a smaller shape, or fewer --rows"),
         lock_folder(folder, "--out-dir"),
         tqdm(total=(1 + len(config.parts)) * config.repeats, unit=" repeats", disable=None, dynamic_ncols=True) as progress,
     ):

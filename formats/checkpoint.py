@@ -4,6 +4,7 @@ A checkpoint contains only tensors, numbers, strings, bytes, lists and dicts, so
 """
 
 import hashlib
+import math
 import pickle
 import re
 import warnings
@@ -218,10 +219,17 @@ def check_contents(checkpoint: Checkpoint) -> None:
         raise ValueError(f"its order is {checkpoint.order!r} and its stage {checkpoint.stage!r}")
     if min(checkpoint.step, checkpoint.tokens) < 0:
         raise ValueError(f"its step is {checkpoint.step}, its tokens are {checkpoint.tokens}")
+    if broken := next((name for name, tensor in weights.items() if not _is_finite(tensor)), ""):
+        raise ValueError(f"its {broken} has numbers that are not finite")
     kinds = {"step": int, "tokens": int, "val_loss": float, "train_config": dict, "must_match": dict}
     for name, kind in kinds.items():
         if not isinstance(value := getattr(checkpoint, name), kind):
             raise TypeError(f"{name} is a {type(value).__name__} where a {kind.__name__} is expected")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no number is NaN or infinite: one of either would be the smallest or the largest. It takes no memory, unlike isfinite."""
+    return not tensor.numel() or all(math.isfinite(bound) for bound in torch.stack(tensor.aminmax()).tolist())
 
 
 def _missing(path: Path, stage: Stage) -> UserError:

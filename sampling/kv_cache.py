@@ -30,7 +30,10 @@ class KVCache:
         if self._device.type == "cpu":
             # Mapped zeros use memory only where something is written, and few sequences fill the context. (numpy's zeros ask for
             # pages of 2 MB, of which a short text in each slot touches them all.)
-            zeros = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            try:
+                zeros = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except (OSError, OverflowError) as error:
+                raise MemoryError(f"no memory for the keys and values of {max_sequences} sequences") from error
             self._cache = torch.frombuffer(zeros, dtype=torch.float32).view(shape)
         else:
             self._cache = torch.zeros(shape, dtype=attention_dtype(model), device=self._device)

@@ -18,6 +18,8 @@ from system.provenance import describe_program
 from system.signals import Interrupt
 from system.version import version_line
 
+MOST_STEPS = 100  # that /undo can take back: a long session keeps the text of the others, for /save
+
 
 class Step(NamedTuple):
     """A prompt, the texts that were written for it, and which of them stands."""
@@ -41,6 +43,7 @@ class Session:
         self._sampler = sampler
         self._checkpoint = checkpoint
         self._steps: list[Step] = []
+        self._start = "back at the beginning"  # what is before the steps that are kept
         self._transcript: list[str] = []
         self._saved: set[Path] = set()  # files that this session may overwrite
 
@@ -80,6 +83,9 @@ class Session:
     def _write(self, given: str, config: SamplerConfig, interrupt: Interrupt) -> None:
         generated = self._sampler.generate(given, config, interrupt)
         self._steps.append(Step(given, generated.texts))
+        if len(self._steps) > MOST_STEPS:
+            del self._steps[0]
+            self._start = f"only {MOST_STEPS} steps are kept for /undo; /save has the texts before them"
         prompter = self._sampler.prompter
         shown = "\n\n".join(text.passage.text for text in generated.texts)
         with_settings = f"{generated.report}\n{settings_line(generated.config)}\n"
@@ -97,7 +103,7 @@ class Session:
     def _undo(self) -> None:
         self._steps.pop()
         if not self._steps:
-            self.screen.say("back at the beginning")
+            self.screen.say(self._start)
             return
         last = self._steps[-1]
         self.screen.show_passage(last.texts[last.picked].passage)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from system.device_names import PEAK_TFLOPS, Device, Dtype
-from system.errors import BAD_FLAGS, UserError
+from system.errors import BAD_FLAGS, UserError, first_line
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -55,8 +55,8 @@ def explain_out_of_memory(way_out: str) -> Iterator[None]:
         asked = re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error))  # torch has no type for it on a CPU
         if not asked and not isinstance(error, MemoryError):
             raise
-        size = f": {int(asked[1]) / 1e9:,.1f} GB at once could not be had" if asked else ""
-        raise UserError(f"this machine has too little memory{size}. {way_out}".rstrip()) from error
+        size = f"{int(asked[1]) / 1e9:,.1f} GB at once could not be had" if asked else str(error) and first_line(error)
+        raise UserError(f"this machine has too little memory{size and f': {size}'}. {way_out}".rstrip()) from error
 
 
 def device_name(device: torch.device) -> str:

@@ -49,6 +49,14 @@ def require_not_negative(config: object, *names: str) -> None:
         require(value >= 0 and math.isfinite(value), f"--{name.replace('_', '-')} {value}: a number of 0 or more")
 
 
+def require_at_most(config: object, **limits: int) -> None:
+    """Require that these numbers of a configuration are not above their limits: a typing error must not cost hours, or the machine."""
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        shown = f"{value:g}" if isinstance(value, float) else value
+        require(value <= limit, f"--{name.replace('_', '-')} {shown}: at most {limit:,}")
+
+
 def discard_output() -> None:
     """Discard further output: its reader has left, as `| head` does, or a `tee` that got the same Ctrl-C."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

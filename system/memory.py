@@ -1,10 +1,16 @@
-"""Memory of the process: what it frees, it keeps."""
+"""Memory: how much the machine has; and what the process frees, it keeps."""
 
 import contextlib
 import ctypes
+import os
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 NEVER, LARGEST = -1, 1 << 25  # their largest values
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def keep_freed_memory() -> None:

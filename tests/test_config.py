@@ -80,6 +80,12 @@ def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> No
     "flags",
     [
         "--n-head 7",
+        "--n-layer 2147483648",
+        "--block-size 0",
+        "--n-embed 2147483648",
+        "--mlp-size 2147483648",
+        "--batch-size 2147483648",
+        "--hours 10001",
         "--n-embed 0",
         "--n-kv-head 3",
         "--n-kv-head 0",
@@ -119,6 +125,10 @@ def test_impossible_preprocessing_is_refused(flags: str) -> None:
     [
         (InstructConfig(block_size=31), "--block-size 31: 32 or more"),
         (FinetuneConfig(epochs=0), "--epochs 0: a number above 0"),
+        (FinetuneConfig(epochs=1e308), r"--epochs 1e\+308: at most 1,000,000"),
+        (FinetuneConfig(lr=1e6), r"--lr 1e\+06 with --weight-decay 0.1: their product is above 1, .* Try a lower --lr"),
+        (FinetuneConfig(weight_decay=1e9), r"--lr 0.0001 with --weight-decay 1e\+09: their product is above 1"),
+        (PreprocessConfig(workers=1 << 31), "--workers 2147483648: at most 1,000"),
         (SampleInstructConfig(temperature=-1), "--temperature -1: from 0 to 10"),
         (SampleInstructConfig(top_p=0), "--top-p 0: above 0, up to 1"),
         (SampleInstructConfig(num_samples=1001), "--num-samples 1001: from 1 to 1000"),

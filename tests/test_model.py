@@ -255,6 +255,10 @@ def test_the_size_of_the_published_model() -> None:
     per_block = 4 * 1024 * 1024 + 3 * 1024 * 2752
     matrices = 12 * per_block + 8896 * 1024
     assert model.count_parameters() == matrices + 12 * (2 * 1024 + 2 * 64) + 1024 == 160_918_016
+    small = {"n_layer": 3, "n_head": 4, "n_embed": 32, "vocab_size": 400}
+    for other in ({}, {"qk_norm": False, "tie_embeddings": False}, {"n_kv_head": 2, "mlp_size": 40}):
+        shape = ModelConfig(**small, **other)  # type: ignore[arg-type]  # by name
+        assert GPT(shape).count_parameters() == shape.parameters
     assert model.flops_per_token() == 6 * matrices + 12 * 12 * 1024 * 1024 / 2
     with torch.device("meta"):
         untied = GPT(ModelConfig(tie_embeddings=False))

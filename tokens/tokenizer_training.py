@@ -17,7 +17,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a BPE model of exactly `vocab_size` ids that decodes every text back unchanged."""
     lines = [line for text in texts for line in text.split("\n") if line]  # no piece holds a line break: word reversal would tear it apart
     if not lines:
-        raise UserError("no usable text in the source: nothing to train the tokenizer on")
+        raise UserError("no usable text in the source: nothing to train the tokenizer on. Check --input, or --dataset, and --field")
     try:
         return Tokenizer(_train(lines, vocab_size))
     except RuntimeError as error:

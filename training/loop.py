@@ -29,6 +29,8 @@ from training.task import Batches, TrainingTask
 from training.time_left import describe_duration
 from training.time_plan import UNPLANNED, TimePlan
 
+READ_EVERY = 1000  # steps, however rarely they are logged: a run that is lost ends, and what it measured is not kept for ever
+
 
 class Trainer:
     """A run in progress."""
@@ -101,6 +103,8 @@ class Trainer:
 
     def take_step(self, batch: Batch) -> None:
         """Start one optimizer step."""
+        if self.step and self.step % READ_EVERY == 0:
+            self.read_steps()
         self.stepper.step(batch, self.step)
         self.step += 1
         self.tokens += int(self.ranks.total(batch.tokens)[0])
@@ -172,8 +176,11 @@ class Trainer:
         return loss
 
     def _diverged(self, what: str) -> UserError:
+        if self.step == 0:
+            return UserError(f"{what} before training. Try --dtype float32; if that does not help, start from another model")
+        kept = f"{self.folder / LAST} of step {self.saved_step} is intact" if self.saved_step else "nothing was saved yet"
         return UserError(
-            f"{what}; the last saved step is {self.saved_step}. Try a lower --lr, a longer --warmup-steps or --dtype float32; "
+            f"{what}; {kept}. Try a lower --lr than {self.config.lr:g}, a longer --warmup-steps or --dtype float32; "
             "if it fails again at once, start over in another --out-dir"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from config import PATHS, LoopConfig
+from config import PATHS, LoopConfig, ModelConfig
 from formats.batches import SHUFFLE
 from formats.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, numbered_checkpoints, save_checkpoint
 from model import GPT
@@ -19,7 +19,7 @@ from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
 from system.files import lock_folder
-from system.memory import keep_freed_memory
+from system.memory import keep_freed_memory, machine_memory
 from system.processors import usable_processors
 from system.ranks import Ranks, join_ranks
 from system.settings import changed_settings, describe_settings
@@ -97,6 +97,7 @@ def _train(
     if problem:
         print(f"torch.compile does not work here, continuing without it: {problem}")
     torch.manual_seed(config.seed)
+    require_memory(config.model, device)
     model = make_model().to(device)
     model.checkpoint_activations = config.checkpoint_activations
     if ranks.is_first:
@@ -225,6 +226,17 @@ def long_step(config: LoopConfig, model: GPT, device: torch.device) -> list[str]
         f"warning: a step of {operations / 1e12:,.0f} TFLOP may take {minutes:,.0f} minutes on {amount(cores, 'CPU core')}. "
         "Without a GPU use a smaller --batch-size and --grad-accum, and for a new model a smaller shape, as the preset demo has"
     ]
+
+
+def require_memory(shape: ModelConfig, device: torch.device) -> None:
+    """Refuse a model for which the machine has too little memory, before it is built: the system would kill the process."""
+    copies = 4 if device.type == "cpu" else 1  # weights; their gradients and at most two moments; in float32
+    needed, there = copies * 4 * shape.parameters, machine_memory()
+    if needed > there:
+        raise UserError(
+            f"a model of {shape.parameters / 1e6:,.0f} M parameters needs {needed / 1e9:,.0f} GB of memory here, and this machine has "
+            f"{there / 1e9:,.0f} GB. Use fewer --n-layer or a smaller --n-embed"
+        )
 
 
 def require_disk_space(config: LoopConfig, model: GPT) -> None:

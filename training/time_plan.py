@@ -2,6 +2,7 @@
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ UNPLANNED = 1 << 40  # the number of steps before there is a plan
 FIRST_STEPS = 10  # before the first plan, or fewer if they take FIRST_SHARE of the time
 FIRST_SHARE = 0.02
 SHORTEST_STEP = 1e-9  # seconds; less was never measured
+RECORD_GROWTH = 1.01  # a step is recorded if it is this many times as far as the one before: a long run keeps few records
 
 
 class TimePlan:
@@ -59,10 +61,12 @@ class TimePlan:
     def total_steps(self, step: int) -> int | None:
         """Steps in the whole run, as far as is known after this one; None before there is a plan."""
         trained = self.seconds - self._evaluating
-        self._records.append((step, trained))
+        began = self._records[0][0] if self._records else step
+        if len(self._records) < 2 or step - began >= RECORD_GROWTH * (self._records[-1][0] - began):
+            self._records.append((step, trained))
         if len(self._records) > 2:  # the first step may compile
             # Over the latest half, so that the plan follows a machine that slows down.
-            then, trained_then = self._records[len(self._records) // 2]
+            then, trained_then = self._records[bisect_left(self._records, (began + step) / 2, key=lambda record: record[0])]
             self._per_step = (trained - trained_then) / (step - then)
         is_early = len(self._records) < FIRST_STEPS and self.seconds < FIRST_SHARE * self._limit and not self.used_before
         if self._per_step is None or is_early:

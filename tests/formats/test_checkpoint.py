@@ -41,6 +41,15 @@ def test_a_saved_checkpoint_comes_back_complete(saved: Path, model: GPT, dataset
     assert torch.equal(checkpoint.make_model(torch.device("cpu")).eval()(ids), model(ids))
 
 
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(damage: float, saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["model"]["blocks.0.mlp.up.weight"][3, 2] = damage
+    torch.save(content, saved)
+    with pytest.raises(UserError, match="its blocks.0.mlp.up.weight has numbers that are not finite"):
+        load_checkpoint(saved)
+
+
 def test_a_missing_checkpoint_gives_the_command_or_names_the_checkpoints_beside_it(saved: Path) -> None:
     with pytest.raises(
         UserError, match=r"no checkpoint at out/xcoax/best_checkpoint.pt: no such file. .*make demo.* python train_xcoax.py$"

@@ -92,8 +92,8 @@ def test_a_checkpoint_whose_parts_contradict_each_other(checkpoints: dict[str, P
     path = tmp_path / "best_checkpoint.pt"
     content = torch.load(checkpoints["tuning"], weights_only=True)
     wrong = {
-        "n_layer": (10**9, "layers"),
-        "n_embed": (10**9, "embeddings of shape"),
+        "n_layer": (1000, "layers"),
+        "n_embed": (1 << 16, "embeddings of shape"),
         "block_size": (10**12, "--block-size 1000000000000: from 2 to"),
         "n_head": (7, "not a multiple of twice --n-head 7"),
         "vocab_size": (300, "embeddings of shape"),

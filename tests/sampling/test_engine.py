@@ -152,6 +152,9 @@ def test_out_of_memory_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(KVCache, "prefill", fail)
     with pytest.raises(UserError, match=r"allocate 2\.00 GiB.*1\.20 GiB is free\. 3 texts at once may be too many: try a"):
         list(engine.run([Request([5, 6])], SamplingParams(3), NO_STOP_IDS))
+    for count in (1 << 45, 1 << 63):
+        with pytest.raises(UserError, match=r"no memory for the keys and values of \d+ sequences\. .* try a lower --batch-size"):
+            Engine(random_model(), count)
     monkeypatch.setattr(KVCache, "__init__", fail)
     with pytest.raises(UserError, match="texts at once may be too many"):
         Engine(random_model(), 3)

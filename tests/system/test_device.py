@@ -1,5 +1,6 @@
 """Device and dtype: peak speed by exact name, devices that are not available, and the default dtype."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,8 @@ def test_too_little_memory_on_a_cpu_is_one_line_and_other_errors_stay() -> None:
     told = r"this machine has too little memory: 4,000,000.0 GB at once could not be had. Try a lower --batch-size$"
     with pytest.raises(UserError, match=told), explain_out_of_memory("Try a lower --batch-size"):
         torch.empty(10**15)
+    with pytest.raises(UserError, match=r"this machine has too little memory: Unable to allocate 8.00 PiB"), explain_out_of_memory(""):
+        np.empty(1 << 50)
     with pytest.raises(UserError, match="this machine has too little memory.$"), explain_out_of_memory(""):
         raise MemoryError
     with pytest.raises(RuntimeError, match="a bug"), explain_out_of_memory(""):

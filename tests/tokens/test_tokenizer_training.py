@@ -24,7 +24,7 @@ def test_a_vocabulary_too_large_for_the_text_is_refused_with_the_limit() -> None
 
 
 def test_no_text_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match="nothing to train the tokenizer on"):
+    with pytest.raises(UserError, match="nothing to train the tokenizer on. Check --input"):
         train_tokenizer(["", "\n\n"], 400)
 
 

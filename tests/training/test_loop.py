@@ -22,7 +22,7 @@ def test_weights_whose_validation_loss_is_not_finite_are_not_saved(dataset_folde
     resumed.resume(load_checkpoint(tmp_path / "last_checkpoint.pt", mapped=False))
     resumed.step = 6  # at an evaluation
     resumed.model.norm.weight.data.fill_(torch.nan)
-    with pytest.raises(UserError, match="step 6: the validation loss is nan; the last saved step is 4"):
+    with pytest.raises(UserError, match="step 6: the validation loss is nan; .*/last_checkpoint.pt of step 4 is intact"):
         resumed.run()
     assert (tmp_path / "last_checkpoint.pt").read_bytes() == before
 
@@ -40,7 +40,10 @@ def test_a_run_that_is_lost_says_at_which_step_and_saves_nothing_of_it(stops: bo
         return gradient * torch.inf if step == 6 else None
 
     trainer.model.norm.weight.register_hook(damage)  # type: ignore[no-untyped-call]  # torch's gap
-    with pytest.raises(UserError, match=r"step 6: the loss is \d.*, the gradient norm (inf|nan); the last saved step is 4.*lower --lr"):
+    with pytest.raises(
+        UserError,
+        match=r"step 6: the loss is \d.*, the gradient norm (inf|nan); .*last_checkpoint.pt of step 4 is intact. Try a lower --lr than",
+    ):
         trainer.run()
     assert trainer.step == (6 if stops else 8)
     assert load_checkpoint(tmp_path / "last_checkpoint.pt").step == 4
@@ -49,7 +52,8 @@ def test_a_run_that_is_lost_says_at_which_step_and_saves_nothing_of_it(stops: bo
 def test_weights_that_are_not_finite_are_never_saved(dataset_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(dataset_folder, tmp_path)
     trainer.model.embedding.weight.data[-1, 0] = torch.inf  # a padding row: no loss shows it
-    with pytest.raises(UserError, match="the weights are not finite; the last saved step is 0"):
+    trainer.step = 1
+    with pytest.raises(UserError, match="the weights are not finite; nothing was saved yet"):
         trainer.save("last_checkpoint.pt", 1.0)
     assert not any(tmp_path.glob("*.pt*"))
 
@@ -67,6 +71,22 @@ def test_measurements_are_read_on_log_lines_and_before_evaluations_only(
     monkeypatch.setattr(trainer.stepper, "read", counted_read)
     trainer.run()
     assert reads == [0, 1, 10, 20, 20, 25]
+
+
+def test_a_lost_run_ends_however_rarely_it_is_logged(dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.loop.READ_EVERY", 5)
+    trainer = make_trainer(dataset_folder, tmp_path, max_steps=10**9, eval_every=10**9, log_every=10**9)
+    trainer.model.norm.weight.register_hook(lambda gradient: gradient * torch.nan if trainer.step else None)  # type: ignore[no-untyped-call]  # torch's gap
+    with pytest.raises(UserError, match="step 2: .* the gradient norm nan"):
+        trainer.run()
+    assert trainer.step == 5
+
+
+def test_a_model_that_fails_before_training_gets_other_advice(dataset_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(dataset_folder, tmp_path)
+    trainer.model.norm.weight.data.fill_(torch.inf)
+    with pytest.raises(UserError, match="the validation loss is nan before training. Try --dtype float32"):
+        trainer.run()
 
 
 def test_a_signal_before_the_first_step_saves_nothing_and_says_so(dataset_folder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.training.counting import make_trainer
 from tests.training.runs import PRETRAINING, Run, pretrain, pretraining_command, resumed_step
 from training.metrics import read_metrics
 from training.optimizer import Optimizers
-from training.run import long_step, require_disk_space
+from training.run import long_step, require_disk_space, require_memory
 
 
 @contextlib.contextmanager
@@ -168,6 +168,13 @@ def test_an_error_of_the_compiler_ends_the_run_in_one_line(dataset_folder: Path,
 def test_an_error_that_is_not_the_compilers_stays_as_it_is(dataset_folder: Path, tmp_path: Path) -> None:
     with mock.patch.object(GPT, "forward", side_effect=RuntimeError("a bug")), pytest.raises(RuntimeError, match="a bug"):
         pretrain(dataset_folder, tmp_path, "--max-steps", 1)
+
+
+def test_a_model_that_does_not_fit_into_the_machine_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.run.machine_memory", lambda: 2 * 10**9)
+    require_memory(TRAIN_PRESETS["xcoax"].model, torch.device("cuda"))
+    with pytest.raises(UserError, match="a model of 161 M parameters needs 3 GB of memory here, and this machine has 2 GB. Use fewer"):
+        require_memory(TRAIN_PRESETS["xcoax"].model, torch.device("cpu"))
 
 
 def test_a_run_starts_only_if_its_checkpoints_fit_on_the_disk(

@@ -72,6 +72,15 @@ def test_a_run_ends_within_three_percent_of_its_time(
     assert machine.used == pytest.approx(3600, rel=0.03)
 
 
+def test_a_long_run_keeps_few_records() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(10.0, patch)
+        while machine.step < machine.total:
+            machine.take_step(1.0 if machine.step < 20_000 else 2.0, 5.0)
+        assert machine.used == pytest.approx(36_000, rel=0.01)
+        assert len(machine.plan._records) < 1000
+
+
 def test_a_run_that_is_too_short_for_a_plan_ends_after_the_step_that_is_over_time() -> None:
     with pytest.MonkeyPatch.context() as patch:
         machine = Machine(0.001, patch)
