@@ -16,6 +16,7 @@ from benchmarking.timing import Repeated
 from benchmarking.yardstick import ReferenceGPT
 from sampling.engine import Engine, Request
 from sampling.sampler import SamplingParams
+from system.amounts import amount
 from system.device import autocast
 
 
@@ -79,7 +80,7 @@ def _add(series: dict[str, list[float]], figure: float, bound: float, yardstick:
 
 
 def _label(dtype: str, texts: int) -> str:
-    return f"{dtype}, prefill" if texts == 0 else f"{dtype}, {texts} text{'s' if texts > 1 else ''}"
+    return f"{dtype}, prefill" if texts == 0 else f"{dtype}, {amount(texts, 'text')}"
 
 
 @torch.inference_mode()

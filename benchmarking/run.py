@@ -20,6 +20,7 @@ from benchmarking.report import as_table, write_figures
 from benchmarking.scoring_speed import measure_scoring
 from benchmarking.training_speed import measure_training
 from config import BenchmarkConfig, Part
+from system.amounts import amount
 from system.device import choose_device, choose_dtype, device_name, explain_out_of_memory
 from system.files import lock_folder
 from system.memory import keep_freed_memory
@@ -57,7 +58,7 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "train"},
     }
     title = (
-        f"{facts['device']}, {threads} CPU thread{'s' if threads > 1 else ''}, torch {facts['torch']}, {facts['dtype']}\n"
+        f"{facts['device']}, {amount(threads, 'CPU thread')}, torch {facts['torch']}, {facts['dtype']}\n"
         f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, {shape.vocab_size:,} ids; "
         f"{parameters / 1e6:.1f} M parameters, random weights"
     )

@@ -196,9 +196,7 @@ def _read_training_pairs(checkpoint: Checkpoint, evaluated: Sequence[HeldOutPair
         return [], [], [f"No training pairs to compare with, so the evaluated pairs may be among them: {error}"]
     known = {_compared(pair) for pair in training}
     seen = sum(_compared(one.pair) in known for one in evaluated)
-    found = [
-        f"Of the evaluated pairs, {seen:,} {'is' if seen == 1 else 'are'} among {amount(len(training), 'training pair')} that were read."
-    ]
+    found = [f"Of the evaluated pairs, {seen:,} {'is' if seen == 1 else 'are'} among {amount(len(training), 'training pair')} read."]
     notes, warnings = ([], found) if seen else (found, [])
     if dataset.fingerprint not in str(checkpoint.must_match.get("the pairs", "")):
         warnings.append(f"{dataset.folder} may have changed since the model was tuned on it.")

@@ -53,7 +53,7 @@ HELP = """  temp=0.8      above 1 bolder, below 1 more careful, 0 always the mos
 def settings_line(config: SamplerConfig) -> str:
     """What a person types at the prompt to have the settings on which the texts depend."""
     values = {name: getattr(config, field) for name, field in SETTINGS.items() if name != "pace"}
-    return " ".join(f"{name}={value}" for name, value in values.items()) + " raw=on" * config.raw
+    return " ".join(f"{name}={value}" for name, value in values.items()) + f" raw={'on' if config.raw else 'off'}"
 
 
 def require_fitting(max_new_tokens: float | None, most_tokens: int | None) -> None:

@@ -11,11 +11,12 @@ from sampling.engine import Engine, TokenEvent
 from sampling.generation import GeneratedText, Prompter, text_as_row
 from sampling.past_context import generate_past_context
 from sampling.sampler import sampling_params
+from system.amounts import amount
 from system.escapes import escape_controls
 from system.json_text import to_json
 from system.live_text import REFRESH_SECONDS
 from system.passages import Passage, given_characters
-from system.signals import Interrupt, ending_orderly
+from system.signals import Interrupt
 from system.terminal import Screen
 
 NOTHING, STOPPED = "the model stopped immediately and wrote nothing", "stopped by Ctrl-C"  # how a text ended
@@ -60,10 +61,8 @@ class TerminalSampler:
         if self.screen.is_terminal:
             self.screen.say(f"{self.prompter.generated_label}:")
         texts = [GeneratedText() for _ in range(config.num_samples)]
-        started = time.monotonic()
         events = generate_past_context(self._engine, request, sampling_params(config), self.prompter.stop_ids, self.prompter.crop)
-        limit = self._grow(given, texts, events, config, interrupt)
-        seconds = time.monotonic() - started
+        limit, seconds = self._grow(given, texts, events, config, interrupt)
         if warning := self._engine.pop_warning():
             self._notify(warning)
         texts = [text for text in texts if text.tokens or text.finish_reason] or texts[:1]  # after Ctrl-C some may not have started
@@ -95,13 +94,19 @@ class TerminalSampler:
 
     def _grow(
         self, given: str, texts: Sequence[GeneratedText], events: Iterator[TokenEvent], config: SamplerConfig, interrupt: Interrupt
-    ) -> int | None:
-        """Generate and draw until all texts are complete or Ctrl-C stops them; how many words were drawn, if a pace held them back."""
+    ) -> tuple[int | None, float]:
+        """Generate and draw until all texts are complete or Ctrl-C stops them.
+
+        How many words were drawn, if a pace held them back; the seconds, without those in which Ctrl-Z had stopped the process.
+        """
         is_paced = bool(config.pace) and self.screen.is_live
         started = time.monotonic()
 
+        def seconds() -> float:
+            return time.monotonic() - started - live.suspended
+
         def words() -> int:
-            return int((time.monotonic() - started - live.suspended) * config.pace)
+            return int(seconds() * config.pace)
 
         def draw() -> bool:
             """Whether all words are on the screen."""
@@ -113,7 +118,7 @@ class TerminalSampler:
             live.draw([passage for passage, _ in made])
             return True
 
-        with ending_orderly(), self.screen.live_text() as live:
+        with self.screen.live_text() as live:
             for event in events:
                 texts[event.sample].add(event)
                 if interrupt.pressed:
@@ -122,7 +127,7 @@ class TerminalSampler:
                     draw()
             while is_paced and not interrupt.pressed and not draw():
                 time.sleep(REFRESH_SECONDS)
-        return words() if is_paced and interrupt.pressed else None
+        return words() if is_paced and interrupt.pressed else None, seconds()
 
     def _passage(self, given: str, text: GeneratedText, config: SamplerConfig) -> Passage:
         """The text so far."""
@@ -156,14 +161,14 @@ class TerminalSampler:
     def _report(self, shown: Sequence[ShownText], prompt: Sequence[int], config: SamplerConfig, seconds: float, is_stopped: bool) -> str:
         """The line below the texts: the speed, the seed, and what a reader should know about how they ended."""
         tokens = sum(text.generated.tokens for text in shown)
-        speed = f"{tokens} token{'s' * (tokens != 1)} in {seconds:.{1 if seconds >= 1 else 2}f} s"
+        speed = f"{amount(tokens, 'token')} in {seconds:.{1 if seconds >= 1 else 2}f} s"
         speed += "" if config.pace else f", {tokens / max(seconds, 1e-9):.0f} tokens/s"
         ends = list(dict.fromkeys(self._early_end(text.generated, config) for text in shown))
         if any(text.generated.ids for text in shown):
             ends = [end for end in ends if end != NOTHING]
         if is_stopped:  # the model was ahead of what the pace had shown
             words = sum(text.passage.words for text in shown)
-            speed, ends = f"{words} word{'s' * (words != 1)} in {seconds:.1f} s", [STOPPED]
+            speed, ends = f"{amount(words, 'word')} in {seconds:.1f} s", [STOPPED]
         notes = [speed, *ends]
         context = self._engine.model.config.block_size
         if any(len(prompt) + len(text.generated.ids) > context for text in shown):

@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -62,7 +63,7 @@ def read_flags(
     parse = partial(tyro.cli, type(preset), default=preset, args=arguments, description=usage)
     output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        with _unwrapped(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             config: Config = parse()
     except SystemExit as end:
         if end.code:
@@ -73,6 +74,19 @@ def read_flags(
     if "--input" in arguments and not getattr(config, "input", None):
         raise UserError("--input: no file named", BAD_FLAGS)
     return config
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """In this context the library's boxes are as wide as what they hold, so that a long value stays whole."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _refusal(box: str) -> str:

@@ -53,8 +53,14 @@ def _echoing(is_on: bool) -> Iterator[None]:
 
 
 def _modes() -> Modes | None:
-    """The modes of standard input; None if it is no terminal, or that of another process: who changes those is stopped."""
+    """The modes of standard input; None where they are not ours to change.
+
+    Standard input is no terminal; or another program reads the output, such as a pager, which has its own modes; or the terminal is that of
+    another process: who changes its modes is stopped.
+    """
     try:
+        if not sys.stdout.isatty():
+            return None
         keyboard = sys.stdin.fileno()
         modes = termios.tcgetattr(keyboard)
     except (AttributeError, OSError, ValueError, termios.error):  # closed, a pipe, or no file at all

@@ -27,7 +27,7 @@ class LiveText:
         self._size = (0, 0)
         self._ctrl_z = suspending(self._leave, self._come_back)
         self._left_at = 0.0
-        self.suspended = 0.0  # seconds
+        self.suspended = 0.0  # seconds in which Ctrl-Z had stopped the process
 
     @property
     def is_due(self) -> bool:
@@ -47,22 +47,24 @@ class LiveText:
 
     def __enter__(self) -> "LiveText":
         if self._is_live:
-            self._ctrl_z.__enter__()
             self._write(ENTER)
+        self._ctrl_z.__enter__()  # only while its screen is shown: to leave the normal one would clear it
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ctrl_z.__exit__(None, None, None)
         if self._is_live:
             self._write(CLEAR_SCREEN + LEAVE)  # tmux may take lines of a window that has shrunk for some of the normal screen
-            self._ctrl_z.__exit__(None, None, None)
 
     def _leave(self) -> None:
         """Give the normal screen back, not through the file: a signal may have come while it was being written to."""
-        os.write(self._console.file.fileno(), (END + CLEAR_SCREEN + LEAVE).encode())
+        if self._is_live:
+            os.write(self._console.file.fileno(), (END + CLEAR_SCREEN + LEAVE).encode())
         self._left_at = time.monotonic()
 
     def _come_back(self) -> None:
-        os.write(self._console.file.fileno(), ENTER.encode())
+        if self._is_live:
+            os.write(self._console.file.fileno(), ENTER.encode())
         self._size = (0, 0)  # everything is drawn again
         self.suspended += time.monotonic() - self._left_at
 

@@ -67,9 +67,9 @@ def suspending(leave: Callable[[], None], come_back: Callable[[], None]) -> Iter
         if callable(outer):
             outer(number, frame)
         else:
-            signal.signal(number, signal.SIG_DFL)
+            innermost = signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)  # the process stops here, unless there is no shell that could continue it
-            signal.signal(number, suspend)
+            signal.signal(number, innermost)
         come_back()
 
     signal.signal(signal.SIGTSTP, suspend)

@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,6 +22,14 @@ from tokens.prompt_format import PromptFormat
 from tokens.tokenizer import Tokenizer
 
 FEW = ["--max-new-tokens", "4", "--ranked-pairs", "20", "--candidates", "5", "10", "99", "--hellaswag", ""]
+
+
+class Card(NamedTuple):
+    """A finished report card."""
+
+    folder: Path
+    printed: str
+    flags: list[object]
 
 
 def rows_of_report(folder: Path) -> dict[str, Any]:

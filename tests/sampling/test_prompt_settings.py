@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from config import SampleConfig
-from sampling.prompt_settings import HELP, PromptSettings, is_leaving
+from sampling.prompt_settings import HELP, PromptSettings, is_leaving, settings_line
 
 DEFAULTS = "temp=0.8  top_k=200  top_p=1.0  min_p=0.0  tokens=500  samples=1  seed=off  pace=0.0  raw is off"  # the published ones
 
@@ -32,6 +32,14 @@ def test_a_bad_value_changes_nothing(line: str, answer: str) -> None:
     settings = PromptSettings(SampleConfig())
     assert settings.run_command(line) == answer
     assert settings.describe() == DEFAULTS
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_the_line_of_a_transcript_brings_all_its_settings_back(is_raw: bool) -> None:
+    config = SampleConfig(temperature=0.5, top_k=7, max_new_tokens=9, num_samples=2, seed=3, raw=is_raw)
+    settings = PromptSettings(SampleConfig(raw=not is_raw))
+    settings.run_command(settings_line(config))
+    assert settings.config == config
 
 
 def test_commands_change_the_settings() -> None:

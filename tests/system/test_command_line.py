@@ -87,6 +87,7 @@ def test_the_first_word_may_be_a_checkpoint(tmp_path: Path) -> None:
         ("--lr 0,8", "--lr 0,8: a number, such as 0.8"),
         ("--lr=fast", "--lr fast: a number"),
         ("--seed 1,5", "--seed 1,5: a whole number"),
+        (f"--lr {'x' * 300}", f"--lr {'x' * 300}: a number"),
         ("--max-steps", "Missing value for argument '--max-steps'. Expected 1 values. --help lists all flags"),
         ("--schedule x", "invalid choice 'x' for argument '--schedule'. Expected one of"),
     ],

@@ -1,6 +1,7 @@
 """Growing texts on the alternate screen: what stands does not move, and nothing of them stays on the normal one."""
 
 import io
+import signal
 
 from rich.console import Console
 
@@ -45,6 +46,18 @@ def test_each_of_several_texts_has_its_place() -> None:
 def test_a_long_text_shows_what_is_written_last() -> None:
     shown = rows([Passage("\n".join(WORDS), 0, True)])
     assert shown[0].strip() == "one" and shown[-1] == "..."
+
+
+def test_ctrl_z_is_handled_only_while_the_alternate_screen_is_shown() -> None:
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            handled.append(signal.getsignal(signal.SIGTSTP) != signal.SIG_DFL)
+            return super().write(text)
+
+    handled: list[bool] = []
+    with LiveText(Console(file=Terminal(), force_terminal=True), is_live=True) as live:
+        live.draw([Passage("the end", 0, True)])
+    assert not handled[0] and not handled[-1] and all(handled[1:-1])  # entering, leaving, drawing
 
 
 def test_the_normal_screen_is_left_alone() -> None:
