@@ -4,6 +4,7 @@ Until it is complete, its rows are JSON lines in `<output>.unfinished`, after a 
 """
 
 import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -122,7 +123,9 @@ def _write_parquet(rows: list[Row], file: Any, unfinished: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     try:
         table = pyarrow.table({name: [row.get(name) for row in rows] for name in names})
-    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        pyarrow.parquet.write_table(table.schema.empty_table(), empty := io.BytesIO())
+        pyarrow.parquet.read_schema(empty)  # nested too deeply, it can be written but not read
+    except (pyarrow.ArrowException, OSError, OverflowError, UnicodeEncodeError, RecursionError) as error:
         raise UserError(
             f"the results do not fit into one table ({first_line(error)}). They stay in {unfinished}: "
             "without its first line, which holds the settings, it is a .jsonl file"

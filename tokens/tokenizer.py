@@ -37,15 +37,13 @@ class Tokenizer:
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             pieces = [self.processor.id_to_piece(id) for id in range(self.vocab_size)]
-            if not pieces:  # of an empty file
-                raise ValueError
-        except (RuntimeError, ValueError, TypeError) as error:
+            lacking = [token for token in SPECIAL_TOKENS if not self.processor.is_control(self.processor.piece_to_id(token))]
+        except (RuntimeError, UnicodeDecodeError, TypeError, IndexError) as error:  # IndexError: no ids, or no unknown one
             raise UserError(f"{name} is not a SentencePiece model, or is damaged") from error
         if len(pieces) > MAX_VOCAB_SIZE:
             raise UserError(f"{name} has {len(pieces):,} ids; at most {MAX_VOCAB_SIZE:,} are possible here")
-        for token in SPECIAL_TOKENS:
-            if not self.processor.is_control(self.processor.piece_to_id(token)):
-                raise UserError(f"{name} has no control symbol {token}. Train one with: python preprocess_xcoax.py")
+        if lacking:
+            raise UserError(f"{name} has no control symbol {lacking[0]}. Train one with: python preprocess_xcoax.py")
         if not any(self.processor.is_byte(id) for id in range(self.vocab_size)):
             raise UserError(f"{name} has no byte fallback, so it would lose text. Train one with: python preprocess_xcoax.py")
         # A file that ends early can still be a model, without the settings at its end: it would change spaces.

@@ -1,6 +1,6 @@
 """The optimizers of a model: which parameters AdamW updates, and which Muon."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from system.errors import UserError
 from system.ranks import ALONE, Ranks
 from training.muon import Muon
 from training.sharding import part_like
+
+STEPS = "step"
+MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("momentum",)}  # the tensors of a parameter in the state of each optimizer
 
 
 class Optimizers:
@@ -57,7 +60,7 @@ class Optimizers:
             )
         for name, optimizer in self.named.items():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            _require_moments(state[name]["state"], parameters)
+            _require_moments(state[name]["state"], parameters, MOMENTS[name])
             moments = {
                 index: {key: part_like(value, parameters[index]) if value.dim() else value for key, value in of_parameter.items()}
                 for index, of_parameter in state[name]["state"].items()
@@ -66,12 +69,15 @@ class Optimizers:
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _require_moments(state: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Refuse a state that is not of these parameters: numbers, and tensors of their shapes."""
+def _require_moments(state: Any, parameters: Sequence[torch.nn.Parameter], names: Collection[str]) -> None:
+    """Refuse a state that is not of these parameters: a tensor of their shape under each name, and perhaps the number of steps."""
     for index, moments in state.items():
-        for value in moments.values():
-            if value.layout != torch.strided or value.shape not in ((), parameters[index].shape) or value.dtype.is_complex:
-                raise ValueError(f"the optimizer's state of parameter {index} has shape {tuple(value.shape)} in {value.dtype}")
+        if moments.keys() - {STEPS} != {*names}:
+            raise ValueError(f"the optimizer's state of parameter {index} has {', '.join(map(str, moments))}")
+        for name, value in moments.items():
+            shape = () if name == STEPS else parameters[index].shape
+            if value.shape != shape or value.layout != torch.strided or not value.is_floating_point():
+                raise ValueError(f"the optimizer's state of parameter {index} has {name} of shape {tuple(value.shape)} in {value.dtype}")
 
 
 def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE) -> Optimizers:

@@ -3,7 +3,7 @@
 import random
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,11 @@ def byte_mutants(content: bytes, places: Places, count: int, seed: int = 0) -> I
         if damaged != content:
             made += 1
             yield Mutant(f"{change.__name__.strip('_')} in {name} ({made} of seed {seed})", damaged)
+
+
+def in_file(mutants: Iterable[Mutant], before: Sequence[bytes], after: Sequence[bytes]) -> Iterator[Mutant]:
+    """The same as a line of a file, after and before other lines."""
+    return (Mutant(what, b"\n".join([*before, line, *after, b""])) for what, line in mutants)
 
 
 def _flipped_bit(chosen: random.Random, content: bytes, place: int) -> bytes:

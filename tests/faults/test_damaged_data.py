@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.faults.trials import Trials
 from tests.preprocessing.in_process import Crash, run_here
 from tokens.tokenizer import Tokenizer
 
-QUICK = 40
+QUICK = 20
 
 
 def try_json(trials: Trials, path: Path, count: int, read: Callable[[], bool]) -> None:
@@ -37,8 +38,8 @@ def try_json(trials: Trials, path: Path, count: int, read: Callable[[], bool]) -
         return read()
 
     assert not read(), "the sound file is refused"
-    try_each(trials, byte_mutants(content, text_places(content), count // 2), write_and_read)
-    try_each(trials, json_mutants(json.loads(content), count // 2, indent=1), write_and_read)
+    values = json_mutants(json.loads(content), count // 2, indent=1)
+    try_each(trials, chain(byte_mutants(content, text_places(content), count // 2), values), write_and_read)
     path.write_bytes(content)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from sampling.response_files import instructions_job
 from sampling.scoring import Scorer
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
-from tests.faults.mutants import byte_mutants, text_places
+from tests.faults.mutants import byte_mutants, in_file, text_places
 from tests.sampling.conftest import rows_of
 from tokens.prompt_format import PromptFormat
 
-QUICK = 40
+QUICK = 20
 ANSWERS = {"instruction": "Say it.", "answers": ["It.", "é", "no"], "logprobs": [-1.5, -2, -3]}
 CHAT = {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}]}
 GIVEN: dict[str, list[Row]] = {
@@ -93,12 +94,11 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
 
     content = b"\n".join([*lines, b""])
     assert not read(content), rows_of(output)
-    row_kind = trials("damage in a file of a job")
-    try_each(row_kind, byte_mutants(content, text_places(content), count // 4), read)
-    for number, row in enumerate(GIVEN[kind]):
-        others = b"\n".join(lines[:number]), b"\n".join(lines[number + 1 :])
-        mutants = json_mutants(row, count // 4 // len(lines), seed=number)
-        try_each(row_kind, mutants, lambda text, others=others: read(b"\n".join([others[0], text, others[1]])))  # type: ignore[misc]
+    values = (
+        in_file(json_mutants(row, count // 4 // len(lines), seed=number), lines[:number], lines[number + 1 :])
+        for number, row in enumerate(GIVEN[kind])
+    )
+    try_each(trials("damage in a file of a job"), chain(byte_mutants(content, text_places(content), count // 4), *values), read)
 
 
 @counts(QUICK)
@@ -124,9 +124,8 @@ def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> N
     content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     assert not read(content)
     kind = trials("damage in a file of HellaSwag tasks")
-    try_each(kind, byte_mutants(content, text_places(content), count // 2), read)
-    for row in rows:
-        try_each(kind, json_mutants(row, count // 4), read)
+    values = chain.from_iterable(json_mutants(row, count // 4) for row in rows)
+    try_each(kind, chain(byte_mutants(content, text_places(content), count // 2), values), read)
 
 
 SETTINGS: Row = {"seed": 1, "source": "a.txt (10 bytes)", "temperature": 0.8, "nothing": None, "samples": 2}
@@ -157,9 +156,9 @@ def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, 
         return is_refused
 
     content = unfinished.read_bytes()
+    assert not read(content)
     kind = trials("damage in an unfinished output")
-    try_each(kind, byte_mutants(content, text_places(content), count // 4), read)
     first, *rest = content.splitlines()
-    of_settings = json_mutants(SETTINGS, count // 8)
-    try_each(kind, of_settings, lambda text: read(b"\n".join([text, *rest, b""])))
-    try_each(kind, json_mutants(ROWS[0], count // 8), lambda text: read(b"\n".join([first, text, *rest[1:], b""])))
+    of_settings = in_file(json_mutants(SETTINGS, count // 8), [], rest)
+    of_rows = in_file(json_mutants(ROWS[0], count // 8), [first], rest[1:])
+    try_each(kind, chain(byte_mutants(content, text_places(content), count // 4), of_settings, of_rows), read)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,13 @@ from sampling.history import History
 from system.files import write_json
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
-from tests.faults.mutants import byte_mutants, text_places
+from tests.faults.mutants import byte_mutants, in_file, text_places
 from tests.faults.trials import Trials
 from training.loss_curve import draw_loss_curve
 from training.metrics import METRICS, MetricsLog, read_metrics
 from training.run_record import DATA, GIVEN, RECORD, RESOLVED, like_run, likeness
 
-QUICK = 40
+QUICK = 20
 DRAWN = 100  # of this many mutants, one is drawn, which is slow
 
 
@@ -32,19 +33,18 @@ def try_text(trials: Trials, path: Path, count: int, read: Callable[[], bool]) -
     """Damage the bytes of a text file and, if it is JSON or JSON lines, the values in it."""
     content = path.read_bytes()
     lines = content.splitlines()
-    is_lines = path.suffix != ".json"
 
     def write_and_read(damaged: bytes) -> bool:
-        path.write_bytes(b"\n".join([*lines[:2], damaged, *lines[2:], b""]) if in_lines and is_lines else damaged)
+        path.write_bytes(damaged)
         return read()
 
-    in_lines = False
     assert not read(), "the sound file is refused"
-    try_each(trials, byte_mutants(content, text_places(content), count // 2), write_and_read)
-    in_lines = True
-    try_each(
-        trials, json_mutants(json.loads(lines[0] if is_lines else content), count // 2, indent=None if is_lines else 1), write_and_read
-    )
+    damaged = byte_mutants(content, text_places(content), count // 2)
+    if path.suffix == ".json":
+        values = json_mutants(json.loads(content), count // 2, indent=1)
+    else:
+        values = in_file(json_mutants(json.loads(lines[0]), count // 2), lines[:2], lines[2:])
+    try_each(trials, chain(damaged, values), write_and_read)
 
 
 @counts(QUICK)
@@ -59,7 +59,7 @@ def test_damaged_metrics(trials: Start, tmp_path: Path, count: int) -> None:
     def read() -> bool:
         nonlocal tried
         kept = [row["step"] for row in read_metrics(tmp_path) if row["step"] <= 2]
-        if (tried := tried + 1) % DRAWN == 2:
+        if (tried := tried + 1) % DRAWN == 1:
             draw_loss_curve(tmp_path)
         with MetricsLog(tmp_path, resumed_step=2, tensorboard=False) as metrics:
             metrics.add(3, loss=1.0)

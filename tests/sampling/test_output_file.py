@@ -72,6 +72,10 @@ def test_rows_that_fit_into_no_table_are_kept_as_lines(tmp_path: Path) -> None:
         OutputFile(tmp_path / "b.parquet", {}).write(lambda done: [{"id": 1 << 70}])
     _, line = (tmp_path / "b.parquet.unfinished").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["id"] == 1 << 70
+    deep = json.loads("[" * 200 + "]" * 200)
+    with pytest.raises(UserError, match=r"too deeply nested.*c.parquet.unfinished"):  # pyarrow would write it, but could not read it
+        OutputFile(tmp_path / "c.parquet", {}).write(lambda done: [{"id": deep}])
+    assert not (tmp_path / "c.parquet").exists()
 
 
 def test_an_unfinished_file_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_a_last_checkpoint_that_cannot_be_resumed_says_so(dataset_folder: Path, 
     moments = content["optimizer"]["adamw"]["state"]
     cut = {0: moments[0] | {"exp_avg": moments[0]["exp_avg"][1:]}}
     damage: dict[str, dict[str, object]] = {
-        "the optimizer's state of parameter 0 has shape": {"optimizer": {"adamw": {"state": cut}}},
+        "the optimizer's state of parameter 0 has exp_avg of shape": {"optimizer": {"adamw": {"state": cut}}},
+        "the optimizer's state of parameter 0 has exp_avg\\)": {"optimizer": {"adamw": {"state": {0: {"exp_avg": moments[0]["exp_avg"]}}}}},
         "RNG state": {"random": {"cpu": torch.zeros(3, dtype=torch.uint8), "cuda": []}},
         "cannot be resumed": {"random": {}},
         "seconds_per_step is 0": {"plan": {"seconds": 1.0, "seconds_per_step": 0.0, "seconds_per_evaluation": 0.0}},
