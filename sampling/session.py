@@ -15,7 +15,6 @@ from system.errors import UserError
 from system.files import write_text
 from system.signals import Interrupt
 
-
 MOST_STEPS = 100  # that /undo can take back: a long session keeps the text of the others, for /save
 
 
