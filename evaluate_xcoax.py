@@ -10,6 +10,7 @@ with --against in a folder there that names the other model. A section that cann
 model that is not tuned, is left out, and the report says why.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
 from system.device import explain_out_of_memory
 from system.errors import require
+from system.files import lock_results
 from system.ranks import join_ranks
 
 
@@ -35,8 +37,10 @@ def main() -> None:
         folder = Path(config.out_dir) if config.out_dir else default_folder(models)
         facts = describe_run(config, models, device)
         report = Report("The report card of a model that writes backwards", folder, facts, is_kept=ranks.is_first)
-        fill(report, config, models)
-    print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
+        with lock_results(folder, "--out-dir") if ranks.is_first else contextlib.nullcontext():
+            fill(report, config, models)
+            files = report.finish()
+    print(f"\nwrote {', '.join(files)} to {folder}; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from formats.named_model import load_named_model
 from presets import EXPORT_PRESETS
 from system.command_line import read_flags
 from system.errors import BAD_FLAGS, UserError, require
+from system.files import lock_results
 
 
 def main() -> None:
@@ -54,10 +55,11 @@ def export_file(config: ExportConfig, checkpoint: Checkpoint, folder: Path) -> s
     """Write a GGUF file, and tell what was written."""
     require_possible(folder.resolve())
     path = folder / f"model-{config.stored_dtype}.gguf"
-    require(config.force or not path.exists(), f"{path} is there already. Give another --out-dir, or add --force to replace it")
     if not importlib.util.find_spec("gguf"):
         raise UserError("--format gguf needs the package gguf. Run: pip install 'gguf>=0.19,<0.20'", BAD_FLAGS)
-    write_gguf(checkpoint, path, config.stored_dtype, config.license)
+    with lock_results(folder, "--out-dir"):
+        require(config.force or not path.exists(), f"{path} is there already. Give another --out-dir, or add --force to replace it")
+        write_gguf(checkpoint, path, config.stored_dtype, config.license)
     return f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {config.stored_dtype}"
 
 

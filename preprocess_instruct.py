@@ -36,7 +36,7 @@ def main() -> None:
         return
     print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
-        dataset = preprocess_pairs(config, folder, settings, tokenizer)
+        dataset = open_finished(folder, "pairs", settings) or preprocess_pairs(config, folder, settings, tokenizer)
     print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
 
 

@@ -35,7 +35,7 @@ def main() -> None:
         return
     print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
-        dataset = preprocess_documents(config, folder, settings)
+        dataset = open_finished(folder, "documents", settings) or preprocess_documents(config, folder, settings)
     print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
 
 

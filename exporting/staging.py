@@ -1,6 +1,5 @@
 """A folder that appears under its name only when it is complete."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from formats.hugging_face import OURS
 from system.errors import BAD_FLAGS, UserError
-from system.files import naming, rename
+from system.files import lock_results, naming, rename
 
 # The files of an export. Whatever else is in its folder belongs to someone and stays.
 EXPORTED = (
@@ -25,18 +24,17 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
     folder = folder.resolve()
     _require_free(folder, force)
     staging = folder.with_name(f".{folder.name}.part")
-    with naming(staging):
-        staging.mkdir(parents=True, exist_ok=True)
-        with _locked(staging, folder):
-            try:
-                for path in staging.iterdir():  # of an export that was killed
-                    _remove(path)
-                yield staging
-                for path in staging.iterdir():
-                    _sync(path)
-                _put_in_place(staging, folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+    with naming(staging), lock_results(staging, "--out-dir", folder):
+        try:
+            _require_free(folder, force)  # another export may have ended since then
+            for path in staging.iterdir():  # of an export that was killed
+                _remove(path)
+            yield staging
+            for path in staging.iterdir():
+                _sync(path)
+            _put_in_place(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def require_possible(folder: Path) -> None:
@@ -76,19 +74,6 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         earlier.rename(folder)
         raise
     shutil.rmtree(earlier, ignore_errors=True)
-
-
-@contextmanager
-def _locked(staging: Path, folder: Path) -> Iterator[None]:
-    """Only one export at a time fills a staging folder. The lock ends with the process."""
-    descriptor = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is exporting to {folder}. Wait for it, or give another --out-dir") from error
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

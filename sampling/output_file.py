@@ -29,13 +29,12 @@ class OutputFile:
         self.settings = settings
         self.unfinished = path.with_name(f"{path.name}.unfinished")
         self.done = self.errors = 0
-        if path.is_file():
-            self.unfinished.unlink(missing_ok=True)  # left by a run that was killed just before it removed this file
-            raise UserError(f"--output {path} already exists. Use another --output, or delete it", BAD_FLAGS)
+        self._require_new()
 
     def write(self, rows: Callable[[int], Iterable[Row]]) -> None:
         """Write `rows(done)`, the rows after those that an earlier run has done; the file appears when the last one is written."""
         with naming(self.unfinished), lock_file(self.unfinished, "--output") as file:
+            self._require_new()  # another run may have ended since then
             self._resume(file)
             try:
                 for row in rows(self.done):
@@ -54,6 +53,11 @@ class OutputFile:
                 raise
             self._finish()
             self.unfinished.unlink()
+
+    def _require_new(self) -> None:
+        if self.path.is_file():
+            self.unfinished.unlink(missing_ok=True)  # left by a run that was killed just before it removed this file
+            raise UserError(f"--output {self.path} already exists. Use another --output, or delete it", BAD_FLAGS)
 
     def _resume(self, file: IO[bytes]) -> None:
         """Count the rows of an earlier run, and remove a line that was cut off by a kill."""
