@@ -24,6 +24,7 @@ from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
 from system.device import explain_out_of_memory
 from system.errors import require
+from system.escapes import tell
 from system.files import lock_results
 from system.ranks import join_ranks
 
@@ -40,7 +41,7 @@ def main() -> None:
         with lock_results(folder, "--out-dir") if ranks.is_first else contextlib.nullcontext():
             fill(report, config, models)
             files = report.finish()
-    print(f"\nwrote {', '.join(files)} to {folder}; {time.monotonic() - started:.0f} s")
+    tell(f"\nwrote {', '.join(files)} to {folder}; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

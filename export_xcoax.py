@@ -27,6 +27,7 @@ from formats.named_model import load_named_model
 from presets import EXPORT_PRESETS
 from system.command_line import read_flags
 from system.errors import BAD_FLAGS, UserError, require
+from system.escapes import tell
 from system.files import lock_results
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     require("://" not in config.out_dir, f"--out-dir {config.out_dir}: a folder of this machine. To publish it afterwards: hf upload")
     checkpoint = load_named_model(config.model_path, "tuning")
     folder = Path(config.out_dir) if config.out_dir else checkpoint.folder / config.format
-    print(export_folder(config, checkpoint, folder) if config.format == "hf" else export_file(config, checkpoint, folder))
+    tell(export_folder(config, checkpoint, folder) if config.format == "hf" else export_file(config, checkpoint, folder))
 
 
 def export_folder(config: ExportConfig, checkpoint: Checkpoint, folder: Path) -> str:

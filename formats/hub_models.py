@@ -8,6 +8,7 @@ from pathlib import Path
 
 from formats.hugging_face import INDEX, OURS, TOKENIZER
 from system.errors import BAD_FLAGS, UserError, first_line
+from system.escapes import tell
 
 SCHEME = "hf://"
 NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/pr/\d+|[^/]+))?(?:/(?P<path>[^/*?\[][^*?\[]*?))?/?")
@@ -68,7 +69,7 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
             raise UserError(
                 f"{name} cannot be downloaded ({trouble}). Run the same command again; files that are complete are kept"
             ) from error
-        print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
+        tell(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", sys.stderr)
         return folder
 
 

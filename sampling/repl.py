@@ -13,6 +13,7 @@ from sampling.prompt_settings import HELP, is_leaving
 from sampling.session import Session, save_picture
 from sampling.terminal_sampler import TerminalSampler
 from system.errors import BAD_FLAGS, UserError
+from system.escapes import tell
 from system.signals import Interrupt
 from system.terminal import without_echo
 from system.wrapping import hanging_indent
@@ -107,4 +108,4 @@ def talk(sampler: TerminalSampler, config: SamplerConfig, text: str, greeting: s
         shown = sampler.generate_once(line, config)
         if config.picture:
             save_picture(Path(config.picture), sampler, line, shown[0])
-            print(f"saved {config.picture}", file=sys.stderr)
+            tell(f"saved {config.picture}", sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import tyro
 
 from system.errors import BAD_FLAGS, UserError
+from system.escapes import escape_controls
 
 
 class Checked(Protocol):
@@ -55,11 +56,23 @@ def read_flags(
     if "--dataset" in arguments:
         preset = _with_dataset(presets, preset, arguments)
     usage = f"{description}\nPresets, named first: {', '.join(presets)}. The defaults below are those of {name!r}."
-    config = tyro.cli(type(preset), default=preset, args=arguments, description=usage)
+    config = _parsed(preset, arguments, usage)
     config.check()
     if "--input" in arguments and not getattr(config, "input", None):
         raise UserError("--input: no file named", BAD_FLAGS)
     return config
+
+
+def _parsed(preset: Config, arguments: list[str], usage: str) -> Config:
+    """The configuration. Errors repeat the arguments, which may be names of files that a shell found for a `*`: they are shown escaped."""
+    shown = list(map(escape_controls, arguments))
+    if shown == arguments:
+        return tyro.cli(type(preset), default=preset, args=arguments, description=usage)
+    try:
+        return tyro.cli(type(preset), default=preset, args=arguments, description=usage, console_outputs=False)
+    except SystemExit:
+        tyro.cli(type(preset), default=preset, args=shown, description=usage)
+        raise
 
 
 def given_flags(arguments: list[str] | None = None) -> set[str]:
