@@ -183,6 +183,8 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("its contents are compressed, as torch.save never does")
+        if len({*archive.namelist()}) < len(archive.namelist()):
+            raise ValueError("two of its members have one name, so that readers may see different ones")
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} does not match")
 
