@@ -134,6 +134,25 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
     path = path / BEST if path.is_dir() else path
     if not path.is_file():
         raise _missing(path, stage)
+    while True:
+        before = _identity(path)
+        try:
+            checkpoint = _load(path, stage, mapped)
+        except UserError:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return checkpoint
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Tells a file from the one that replaces it: torch opens a path once to read it and again to map it, training may come between."""
+    there = path.stat()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
+
+
+def _load(path: Path, stage: Stage, mapped: bool) -> Checkpoint:
     try:
         _check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns about TorchScript before it refuses it
