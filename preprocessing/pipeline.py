@@ -132,7 +132,7 @@ def _texts_to_check(texts: Iterator[str]) -> list[str]:
     """The first texts, enough to compare encoders on."""
     taken, characters = [], 0
     for text in itertools.islice(texts, CHECKED_TEXTS):
-        taken.append(text)
+        taken.append(text[:CHECKED_CHARACTERS])
         characters += len(text)
         if characters >= CHECKED_CHARACTERS:
             break
