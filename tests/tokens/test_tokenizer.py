@@ -54,3 +54,10 @@ def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer(b"no model", "x.model")
     with pytest.raises(UserError, match="no tokenizer at"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("model", [b"", b"\x80\x04N."])
+def test_what_is_no_model_is_refused(model: bytes) -> None:
+    """An empty file, such as a download that broke off, and a pickle."""
+    with pytest.raises(UserError, match="the tokenizer is not a SentencePiece model, or is damaged"):
+        Tokenizer(model)
