@@ -26,7 +26,7 @@ from sampling.engine import Engine
 from sampling.generation import EndingPrompter, ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
 from system.errors import UserError
-from system.escapes import escape_controls
+from system.escapes import escape_controls, tell
 from system.signals import StopSignals
 from tokens.prompt_format import PromptFormat
 
@@ -42,29 +42,31 @@ NOTICE = "This is a toy world: stories from templates, so that a tiny model can 
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(
+        list(map(escape_controls, sys.argv[1:]))
+    )
     started = time.monotonic()
     world = Path(PREPROCESS_PRESETS["demo"].input[0]).parent
-    print(f"{NOTICE}\n\n[1/7] making {STORY_COUNT:,} stories in {world}")
+    tell(f"{NOTICE}\n\n[1/7] making {STORY_COUNT:,} stories in {world}")
     if not (world / "pairs_held_out.jsonl").is_file():  # written last
         write_world(world, STORY_COUNT)
     run_stage("[2/7] reversing words, encoding text as tokens", "preprocess_xcoax.py", "demo")
     run_stage("[3/7] training the model to write the previous word", "train_xcoax.py", "demo")
-    print("\n[4/7] you give the ending, it writes what led there")
+    tell("\n[4/7] you give the ending, it writes what led there")
     write_towards(Path(TRAIN_PRESETS["demo"].out_dir) / BEST)
     run_stage("[5/7] preprocessing pairs of instruction and response", "preprocess_instruct.py", "demo")
     run_stage("      tuning the model to write the instruction that a response answers", "finetune_xcoax.py", "demo")
-    print("\n[6/7] you give the response, it writes the instruction")
+    tell("\n[6/7] you give the response, it writes the instruction")
     write_instructions(Path(FINETUNE_PRESETS["demo"].out_dir) / BEST, world / "pairs_held_out.jsonl")
     run_stage("[7/7] its report card", "evaluate_xcoax.py", "demo")
-    print(f"\nDone in {time.monotonic() - started:.0f} s. {NOTICE}")
+    tell(f"\nDone in {time.monotonic() - started:.0f} s. {NOTICE}")
     if sys.stdin.isatty() and sys.stdout.isatty():
         talk()
 
 
 def run_stage(title: str, *command: str) -> None:
     """Run one of the real scripts and show what it prints. On a signal, wait for it to save."""
-    print(f"\n{title}\n$ python {' '.join(command)}")
+    tell(f"\n{title}\n$ python {' '.join(command)}")
     with StopSignals("waiting for the stage to save") as signals:
         process = subprocess.Popen([sys.executable, str(Path(__file__).with_name(command[0])), *command[1:]])
         while process.poll() is None:
@@ -78,7 +80,7 @@ def run_stage(title: str, *command: str) -> None:
 
 def talk() -> None:
     """Let the person who watched talk to the model."""
-    print("\nNow you: any sentence of this world will do, or another.\n$ python sample_xcoax_instruct.py demo")
+    tell("\nNow you: any sentence of this world will do, or another.\n$ python sample_xcoax_instruct.py demo")
     signal.signal(signal.SIGINT, lambda number, frame: None)  # Ctrl-C is for the prompt; unlike SIG_IGN, a handler is not inherited
     subprocess.run([sys.executable, str(Path(__file__).with_name("sample_xcoax_instruct.py")), "demo"], check=False)
 
@@ -90,7 +92,7 @@ def write_towards(path: Path) -> None:
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, model.config.block_size)
     params = SamplingParams(model.config.block_size, temperature=0.7)
     for ending, (text, _) in zip(ENDINGS, generate_texts(Engine(model), prompter, ENDINGS, params), strict=True):
-        print(f"\n  ending: {ending}\n" + "\n".join(f"    | {line}" for line in escape_controls(text).split("\n")))
+        tell(f"\n  ending: {ending}\n" + "\n".join(f"    | {line}" for line in text.split("\n")))
 
 
 def write_instructions(path: Path, held_out: Path) -> None:
@@ -103,21 +105,21 @@ def write_instructions(path: Path, held_out: Path) -> None:
         Engine(model, 32), prompter, (pair.response for pair in pairs), SamplingParams(INSTRUCTION_TOKENS, temperature=0)
     )
     written = [text for text, _ in generated]
-    print("\n  the two published examples, which are in its training data")
+    tell("\n  the two published examples, which are in its training data")
     for pair, text in zip(pairs[: len(PUBLISHED)], written, strict=False):
         show(pair.response, text, pair.instruction)
     pairs, written = pairs[len(PUBLISHED) :], written[len(PUBLISHED) :]
-    print("\n  pairs that are in no training data")
+    tell("\n  pairs that are in no training data")
     for pair, text in zip(pairs[:SHOWN_PAIRS], written, strict=False):
         show(pair.response, text, pair.instruction)
     right = sum(text == pair.instruction for pair, text in zip(pairs, written, strict=True))
-    print(f"\n  {right} of {len(pairs)} held-out instructions come out exactly, word for word: {right / len(pairs):.1%}")
+    tell(f"\n  {right} of {len(pairs)} held-out instructions come out exactly, word for word: {right / len(pairs):.1%}")
 
 
 def show(response: str, written: str, true: str) -> None:
     """One response with the generated instruction and, if it differs, the true one."""
     text = f"    response: {response}\n    it asks:  {written}" + ("" if written == true else f"\n    true was: {true}")
-    print(escape_controls(text) + "\n")
+    tell(text + "\n")
 
 
 if __name__ == "__main__":

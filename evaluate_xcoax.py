@@ -10,6 +10,7 @@ with --against in a folder there that names the other model. A section that cann
 model that is not tuned, is left out, and the report says why.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from presets import EVALUATE_PRESETS
 from system.command_line import read_flags
 from system.device import explain_out_of_memory
 from system.errors import require
+from system.escapes import tell
+from system.files import lock_results
 from system.ranks import join_ranks
 
 
@@ -37,8 +40,10 @@ def main() -> None:
         facts = describe_run(config, models, device)
         described = {model.name: describe_model(model) for model in models}
         report = Report("The report card of a model that writes backwards", folder, facts, models=described, is_kept=ranks.is_first)
-        fill(report, config, models)
-    print(f"\nwrote {', '.join(report.finish())} to {folder}; {time.monotonic() - started:.0f} s")
+        with lock_results(folder, "--out-dir") if ranks.is_first else contextlib.nullcontext():
+            fill(report, config, models)
+            files = report.finish()
+    tell(f"\nwrote {', '.join(files)} to {folder}; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

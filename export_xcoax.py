@@ -27,6 +27,8 @@ from formats.named_model import load_named_model
 from presets import EXPORT_PRESETS
 from system.command_line import read_flags
 from system.errors import BAD_FLAGS, UserError, require
+from system.escapes import tell
+from system.files import lock_results
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     require("://" not in config.out_dir, f"--out-dir {config.out_dir}: a folder of this machine. To publish it afterwards: hf upload")
     checkpoint = load_named_model(config.model_path, "tuning")
     folder = Path(config.out_dir) if config.out_dir else checkpoint.folder / config.format
-    print(export_folder(config, checkpoint, folder) if config.format == "hf" else export_file(config, checkpoint, folder))
+    tell(export_folder(config, checkpoint, folder) if config.format == "hf" else export_file(config, checkpoint, folder))
 
 
 def export_folder(config: ExportConfig, checkpoint: Checkpoint, folder: Path) -> str:
@@ -54,10 +56,11 @@ def export_file(config: ExportConfig, checkpoint: Checkpoint, folder: Path) -> s
     """Write a GGUF file, and tell what was written."""
     require_possible(folder.resolve())
     path = folder / f"model-{config.stored_dtype}.gguf"
-    require(config.force or not path.exists(), f"{path} is there already. Give another --out-dir, or add --force to replace it")
     if not importlib.util.find_spec("gguf"):
         raise UserError("--format gguf needs the package gguf. Run: pip install 'gguf>=0.19,<0.20'", BAD_FLAGS)
-    write_gguf(checkpoint, path, config.stored_dtype, config.license)
+    with lock_results(folder, "--out-dir"):
+        require(config.force or not path.exists(), f"{path} is there already. Give another --out-dir, or add --force to replace it")
+        write_gguf(checkpoint, path, config.stored_dtype, config.license)
     return f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {config.stored_dtype}"
 
 

@@ -19,6 +19,7 @@ from formats.named_model import load_named_model
 from model import GPT
 from presets import FINETUNE_PRESETS
 from system.command_line import read_flags
+from system.escapes import tell
 from training.loss_curve import draw_loss_curve
 from training.run import run_training
 from training.run_record import like_run
@@ -28,7 +29,7 @@ from training.tuning import Tuning, open_tuning_data
 def main() -> None:
     config = read_flags(FINETUNE_PRESETS, __doc__, imitate=like_run)
     if config.plot:
-        print(f"drew {draw_loss_curve(Path(config.out_dir))}")
+        tell(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return
     base = load_named_model(config.model_path)
     tuning = Tuning(config, base, open_tuning_data(config, base))

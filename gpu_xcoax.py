@@ -20,6 +20,7 @@ from benchmarking.stages import run_stage
 from formats.shards import open_dataset
 from preprocessing.toy_world import write_world
 from system.errors import UserError
+from system.escapes import tell
 from system.files import lock_folder
 
 PRESET = "xcoax"
@@ -50,7 +51,7 @@ def main() -> None:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     page = write_report(Path("benchmarks"), report)
-    print(f"\nwrote {page} and {page.with_suffix('.json')}")
+    tell(f"\nwrote {page} and {page.with_suffix('.json')}")
     if problems := problems_of(report):
         raise UserError(f"not everything passed or finished: {'; '.join(problems)}. See {page}")
 

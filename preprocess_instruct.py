@@ -20,7 +20,7 @@ from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import INSTRUCT_PRESETS
 from system.command_line import given_flags, read_flags
-from system.escapes import escape_controls
+from system.escapes import tell
 from system.files import lock_folder
 from system.settings import describe_settings
 
@@ -32,12 +32,12 @@ def main() -> None:
     tokenizer = load_given_tokenizer(config.tokenizer)
     settings = pair_settings(config, tokenizer)
     if dataset := open_finished(folder, "pairs", settings):
-        print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
+        tell(f"{folder} is already finished: {dataset.summary()}")
         return
-    print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
+    tell(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
-        dataset = preprocess_pairs(config, folder, settings, tokenizer)
-    print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
+        dataset = open_finished(folder, "pairs", settings) or preprocess_pairs(config, folder, settings, tokenizer)
+    tell(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

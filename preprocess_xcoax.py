@@ -20,7 +20,7 @@ from preprocessing.journal import open_finished
 from preprocessing.pipeline import unused_flags
 from presets import PREPROCESS_PRESETS
 from system.command_line import given_flags, read_flags
-from system.escapes import escape_controls
+from system.escapes import tell
 from system.files import lock_folder
 from system.settings import describe_settings
 
@@ -31,12 +31,12 @@ def main() -> None:
     folder = Path(config.data_dir)
     settings = document_settings(config)
     if dataset := open_finished(folder, "documents", settings):
-        print(escape_controls(f"{folder} is already finished: {dataset.summary()}"))
+        tell(f"{folder} is already finished: {dataset.summary()}")
         return
-    print(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
+    tell(describe_settings(config, *likeness(config, settings), unused=unused_flags(config)))
     with lock_folder(folder, "--data-dir"):
-        dataset = preprocess_documents(config, folder, settings)
-    print(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
+        dataset = open_finished(folder, "documents", settings) or preprocess_documents(config, folder, settings)
+    tell(f"{folder} is finished: {dataset.summary()}, {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

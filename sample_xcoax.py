@@ -17,6 +17,7 @@ from system.startup import run_script
 from config import SampleConfig
 from presets import SAMPLE_PRESETS
 from system.command_line import read_flags
+from system.escapes import tell
 from system.keyboard import hidden_typing
 from system.terminal import Screen, tell_at_once
 
@@ -42,7 +43,7 @@ def sample(config: SampleConfig) -> None:
 
     checkpoint, engine = load_engine(config, "pretraining", config.batch_size if config.output else MAX_SEQUENCES)
     if checkpoint.stage == "tuning":
-        print(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", file=sys.stderr)
+        tell(f"{checkpoint.path} was tuned on instructions; use sample_xcoax_instruct.py to prompt it as it was trained", sys.stderr)
     prompter = EndingPrompter(checkpoint.tokenizer, checkpoint.order, checkpoint.model_config.block_size)
     if config.output:
         run_file_job(texts_job(config, engine, prompter), checkpoint, engine.model, config.output)

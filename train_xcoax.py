@@ -19,6 +19,7 @@ from evaluation.hellaswag import hellaswag_while_training
 from model import GPT
 from presets import TRAIN_PRESETS
 from system.command_line import given_flags, read_flags
+from system.escapes import tell
 from training.dry_run import describe_run, with_vocabulary
 from training.loss_curve import draw_loss_curve
 from training.pretraining import describe_data, open_training_data, pretraining_task, with_sample_prompt
@@ -31,13 +32,13 @@ from training.task import RANDOM
 def main() -> None:
     config = read_flags(TRAIN_PRESETS, __doc__, imitate=like_run)
     if config.plot:
-        print(f"drew {draw_loss_curve(Path(config.out_dir))}")
+        tell(f"drew {draw_loss_curve(Path(config.out_dir))}")
         return
     start = None
     if config.init_from:
         config, start = load_start(config, given_flags() | (FREE if config.like else set()))
     if config.dry_run:
-        print(describe_run(config if start else with_vocabulary(config)))
+        tell(describe_run(config if start else with_vocabulary(config)))
         return
     dataset, tokenizer = open_training_data(config)
     if start:

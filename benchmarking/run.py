@@ -22,6 +22,7 @@ from benchmarking.training_speed import measure_training
 from config import BenchmarkConfig, Part
 from system.amounts import amount
 from system.device import choose_device, choose_dtype, device_name, explain_out_of_memory
+from system.escapes import tell
 from system.files import lock_folder
 from system.memory import keep_freed_memory
 from training.run import require_memory
@@ -62,7 +63,7 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         f"{shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embed}, context {shape.block_size:,}, {shape.vocab_size:,} ids; "
         f"{parameters / 1e6:.1f} M parameters, random weights"
     )
-    print(f"{title}; medians of --repeats {config.repeats}, in brackets their range\n")
+    tell(f"{title}; medians of --repeats {config.repeats}, in brackets their range\n")
     if config.json:
         Path(config.json).parent.mkdir(parents=True, exist_ok=True)
     sections: list[Section] = []
@@ -84,4 +85,4 @@ def run_benchmark(config: BenchmarkConfig) -> None:
                     write_figures(Path(config.json), facts, sections)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    print(f"drew {draw_picture(folder, title, sections)}" + (f", wrote {config.json}" if config.json else ""))
+    tell(f"drew {draw_picture(folder, title, sections)}" + (f", wrote {config.json}" if config.json else ""))

@@ -179,8 +179,8 @@ def _make_pool(pairs: list[Pair], source: str, limit: int, checkpoint: Checkpoin
 
 def make_example(pair: Pair, prompt_format: PromptFormat, block_size: int) -> tuple[Example | None, str]:
     """A pair as a training example, and what was lost of it."""
-    instruction = prompt_format.encode(pair.instruction)
-    response = prompt_format.fit_beside(instruction, pair.response, block_size)
+    instruction = [] if prompt_format.is_too_long(pair.instruction, block_size) else prompt_format.encode(pair.instruction)
+    response = prompt_format.fit_beside(instruction, pair.response, block_size) if instruction else None
     if response is None:
         return None, "left out: instruction too long"
     ids = prompt_format.example(response.ids, instruction).astype(np.int64)

@@ -23,6 +23,7 @@ from system.startup import run_script
 from experiments.recipes import RECIPES, flags_of
 from formats.shards import open_dataset
 from system.errors import UserError
+from system.escapes import tell
 from system.files import atomic_write, lock_folder
 from training.metrics import read_metrics
 
@@ -69,7 +70,7 @@ def main() -> None:
         table = as_table(runs)
         with atomic_write(folder / "tokens_to_loss.md") as file:
             file.write(table.encode())
-        print(f"\n{table}\nwrote {folder / 'tokens_to_loss.md'}, drew {draw(folder, runs)}")
+        tell(f"\n{table}\nwrote {folder / 'tokens_to_loss.md'}, drew {draw(folder, runs)}")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -89,7 +90,7 @@ def train(recipe: str, seed: int, arguments: argparse.Namespace, tokens: float) 
     shape = ("--n-layer", layers, "--n-embed", width, "--n-head", str(int(width) // HEAD_SIZE))
     where = ("--data-dir", arguments.data_dir, "--out-dir", str(folder), "--seed", str(seed))
     command = [sys.executable, "train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(width), int(tokens), EVALUATIONS)]
-    print(f"\n$ {' '.join(command[1:])}", flush=True)
+    tell(f"\n$ {' '.join(command[1:])}")
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"the training in {folder} failed. Run the same command again to go on")
     rows: list[dict[str, Any]] = [row for row in read_metrics(folder) if "val_loss" in row]

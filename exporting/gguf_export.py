@@ -47,6 +47,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, dtype: str, license: str) -> 
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)  # of an export that was killed, or a link to another file
             writer = gguf.GGUFWriter(temporary, architecture)
             writer.add_name("BackChat" if checkpoint.stage == "tuning" else "BackGPT")
             if license:

@@ -1,6 +1,5 @@
 """A folder that appears under its name only when it is complete."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from formats.hugging_face import OURS
 from system.errors import BAD_FLAGS, UserError
-from system.files import naming, rename
+from system.files import lock_results, naming, rename
 
 # The files of an export. Whatever else is in its folder belongs to someone and stays.
 EXPORTED = (
@@ -25,21 +24,19 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
     folder = folder.resolve()
     _require_free(folder, force)
     staging = folder.with_name(f".{folder.name}.part")
-    with naming(staging):
-        staging.mkdir(parents=True, exist_ok=True)
-        with _locked(staging, folder):
-            try:
-                if not folder.exists() and _earlier(folder).is_dir():  # a run was killed before the new one had its name
-                    _earlier(folder).rename(folder)
-                    _require_free(folder, force)
-                for path in staging.iterdir():  # of an export that was killed
-                    _remove(path)
-                yield staging
-                for path in staging.iterdir():
-                    _sync(path)
-                _put_in_place(staging, folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+    with naming(staging), lock_results(staging, "--out-dir", folder):
+        try:
+            if not folder.exists() and _earlier(folder).is_dir():  # a run was killed before the new one had its name
+                _earlier(folder).rename(folder)
+            _require_free(folder, force)  # another export may have ended since then
+            for path in staging.iterdir():  # of an export that was killed
+                _remove(path)
+            yield staging
+            for path in staging.iterdir():
+                _sync(path)
+            _put_in_place(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def require_possible(folder: Path) -> None:
@@ -82,19 +79,6 @@ def _put_in_place(staging: Path, folder: Path) -> None:
 def _earlier(folder: Path) -> Path:
     """Where the earlier export waits while the new one gets its name."""
     return folder.with_name(f".{folder.name}.earlier")
-
-
-@contextmanager
-def _locked(staging: Path, folder: Path) -> Iterator[None]:
-    """Only one export at a time fills a staging folder. The lock ends with the process."""
-    descriptor = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is exporting to {folder}. Wait for it, or give another --out-dir") from error
-    finally:
-        os.close(descriptor)
 
 
 def _link(path: Path, other: Path) -> None:

@@ -136,6 +136,25 @@ def load_checkpoint(path: Path, stage: Stage = "pretraining", mapped: bool = Tru
     path = path / BEST if path.is_dir() else path
     if not path.is_file():
         raise _missing(path, stage)
+    while True:
+        before = _identity(path)
+        try:
+            checkpoint = _load(path, stage, mapped)
+        except UserError:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return checkpoint
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Tells a file from the one that replaces it: torch opens a path once to read it and again to map it, training may come between."""
+    there = path.stat()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
+
+
+def _load(path: Path, stage: Stage, mapped: bool) -> Checkpoint:
     try:
         _check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns about TorchScript before it refuses it
@@ -192,6 +211,8 @@ def _check_archive(path: Path) -> None:
             raise ValueError("its contents are compressed, as torch.save never does")
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:  # they overlap: a small file holds terabytes so
             raise ValueError("its contents are larger than the file")
+        if len({*archive.namelist()}) < len(archive.namelist()):
+            raise ValueError("two of its members have one name, so that readers may see different ones")
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} does not match")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from formats.hugging_face import INDEX, OURS, TOKENIZER
 from system.errors import BAD_FLAGS, UserError, first_line
+from system.escapes import tell
 
 SCHEME = "hf://"
 NAME = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/pr/\d+|[^/]+))?(?:/(?P<path>[^/*?\[][^*?\[]*?))?/?")
@@ -76,7 +77,7 @@ def _snapshot(name: str, repository: str, revision: str | None, wanted: list[str
                 f"{name} cannot be downloaded ({reason}), and this machine has no copy of it. "
                 f"Check the name, and {again}; offline, name a local file or folder"
             ) from error
-        print(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", file=sys.stderr)
+        tell(f"{name} cannot be reached ({trouble}): using the copy that was downloaded earlier", sys.stderr)
         return folder
 
 

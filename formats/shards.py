@@ -22,7 +22,7 @@ from formats.token_stream import ID_DTYPE, TokenStream
 from presets import command_for
 from system.amounts import amount
 from system.errors import BAD_FLAGS, UserError, first_line
-from system.files import naming, rename, write_json
+from system.files import naming, open_own, rename, write_json
 
 FORMAT = 1
 MAKERS: dict[Content, Script] = {"documents": "preprocess_xcoax.py", "pairs": "preprocess_instruct.py"}
@@ -49,7 +49,7 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / name
         self._temporary = folder / f"{name}.part"
-        self._file = self._temporary.open("wb")
+        self._file = os.fdopen(open_own(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         self._hash = hashlib.sha256()
         self._ids = self._documents = self._bytes = 0
 

@@ -24,6 +24,7 @@ from preprocessing.pipeline import Recipe, open_journal, output_settings, write_
 from preprocessing.sources import Document, open_documents, sample_text
 from preprocessing.split import text_hash
 from preprocessing.workers import prepare_workers
+from system.escapes import tell
 from system.files import atomic_write
 from tokens.encoders import Encoder, EncoderName, make_encoder
 from tokens.reversal import reorder, reorder_all
@@ -144,7 +145,7 @@ def make_tokenizer(config: PreprocessConfig, folder: Path, sample: Iterator[str]
     else:
         started = time.monotonic()
         tokenizer = train_tokenizer(sample, config.vocab_size)
-        print(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s")
+        tell(f"trained a tokenizer of {config.vocab_size} ids in {time.monotonic() - started:.1f} s")
     with atomic_write(folder / "tokenizer.model") as file:
         file.write(tokenizer.model)
     return tokenizer

@@ -28,6 +28,8 @@ from tokens.prompt_format import PromptFormat
 from tokens.reversal import reorder
 from tokens.tokenizer import Tokenizer
 
+TOO_LONG = "skipped: instruction too long"
+
 
 @dataclass(frozen=True)
 class EncodePairs:
@@ -44,23 +46,29 @@ class EncodePairs:
         in_order = list(chunk.items)
         pairs = [in_order[index] for index in np.random.default_rng([self.seed, chunk.number]).permutation(len(in_order))]
         counts = Counter(f"skipped: {pair.trouble}" for pair in pairs if pair.trouble)
-        pairs = [pair for pair in pairs if not pair.trouble]
+        counts += Counter({TOO_LONG: sum(self._is_too_long(pair.instruction) for pair in pairs)})
+        pairs = [pair for pair in pairs if not pair.trouble and not self._is_too_long(pair.instruction)]
         with (
             ShardWriter(folder, f"train_{chunk.number:05d}.bin") as train,
             ShardWriter(folder, f"val_{chunk.number:05d}.bin") as val,
         ):
-            responses = self._encode([pair.response for pair in pairs])
+            # A response that is cut in any case is encoded only as far as it may fit.
+            responses = self._encode(["" if self._is_too_long(pair.response) else pair.response for pair in pairs])
             instructions = self._encode([pair.instruction for pair in pairs])
             for pair, response, instruction in zip(pairs, responses, instructions, strict=True):
-                fitted = self._prompt_format.fit_beside(instruction, pair.response, self.block_size, response)
+                encoded = response if len(response) else None
+                fitted = self._prompt_format.fit_beside(instruction, pair.response, self.block_size, encoded)
                 if fitted is None:
-                    counts["skipped: instruction too long"] += 1
+                    counts[TOO_LONG] += 1
                     continue
                 counts["responses cut"] += fitted.is_cut
                 writer = val if text_hash(split_text(pair)) < self.held_out_below else train
                 text_bytes = len(pair.instruction.encode()) + len(fitted.text.encode())
                 writer.append(self._prompt_format.example(fitted.ids, instruction), 1, text_bytes)
             return ChunkRecord({"train": train.finish(), "val": val.finish()}, dict(+counts), chunk.end)
+
+    def _is_too_long(self, text: str) -> bool:
+        return self._prompt_format.is_too_long(text, self.block_size)
 
     def _encode(self, texts: list[str]) -> list[NDArray[np.uint16]]:
         ids, counts = self._encoder([reorder(text, self.order) for text in texts])

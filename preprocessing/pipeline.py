@@ -22,6 +22,7 @@ from preprocessing.split import held_out_bound, warn_of_little_held_out
 from system.amounts import amount
 from system.encodings import canonical_encoding
 from system.errors import UserError
+from system.escapes import tell
 from tokens.encoders import EncoderName, choose_encoder
 from tokens.tokenizer import Tokenizer
 
@@ -64,10 +65,10 @@ def open_journal(folder: Path, settings: dict[str, Any]) -> Journal:
     journal = Journal(folder)
     if not journal.plan() and (folder / "meta.json").is_file():
         journal.reopen(settings)
-        print(f"extending {folder}, which has {amount(len(journal.records), 'chunk')}; until the others are there, it stays as it was")
+        tell(f"extending {folder}, which has {amount(len(journal.records), 'chunk')}; until the others are there, it stays as it was")
     elif plan := journal.plan():
         require_same_settings(folder, "started", plan["settings"], settings)
-        print(f"resuming {folder}: {amount(len(journal.records), 'chunk')} done")
+        tell(f"resuming {folder}: {amount(len(journal.records), 'chunk')} done")
     return journal
 
 
@@ -87,11 +88,11 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
     if first is not None:
         texts = (text for item in first.items for text in recipe.texts_to_encode(item))
         encoder_name, notice = choose_encoder(recipe.tokenizer, _texts_to_check(texts))
-        print(notice)
+        tell(notice)
         encode_chunk = recipe.make_encode_chunk(encoder_name, plan["held_out_below"], plan.get("split_parts", False))
         speed = encode_chunks(journal, itertools.chain([first], recipe.chunks), encode_chunk, config, recipe.content)
         where = "on Ray" if config.engine == "ray" else f"with {amount(config.workers, 'worker')}"
-        print(f"reversed, encoded and wrote {speed:.1f} MB of text per second {where}")
+        tell(f"reversed, encoded and wrote {speed:.1f} MB of text per second {where}")
     tokenizer = recipe.tokenizer
     meta: dict[str, Any] = {
         "content": recipe.content,
@@ -105,7 +106,7 @@ def write_dataset(journal: Journal, config: SourceConfig, recipe: Recipe[Item], 
     meta |= {"revision": plan["revision"], **record_given(config), "settings": settings}
     dataset = journal.seal(meta, recipe.too_little_advice)
     if warning := warn_of_little_held_out(dataset, recipe.too_little_advice):
-        print(warning)
+        tell(warning)
     return dataset
 
 
@@ -124,7 +125,7 @@ def _plan_split(recipe: Recipe[Item], first: Chunk[Item], val_share: float) -> d
             break
     if not split_parts or bounds[True] == bounds[False]:
         return {"held_out_below": bounds[False]}
-    print("few long documents: parts of them are held out for validation, so a document can be on both sides")
+    tell("few long documents: parts of them are held out for validation, so a document can be on both sides")
     return {"held_out_below": bounds[True], "split_parts": True}
 
 
@@ -132,7 +133,7 @@ def _texts_to_check(texts: Iterator[str]) -> list[str]:
     """The first texts, enough to compare encoders on."""
     taken, characters = [], 0
     for text in itertools.islice(texts, CHECKED_TEXTS):
-        taken.append(text)
+        taken.append(text[:CHECKED_CHARACTERS])
         characters += len(text)
         if characters >= CHECKED_CHARACTERS:
             break

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from system.amounts import amount
 from system.errors import UserError, first_line
-from system.escapes import escape_controls
+from system.escapes import tell
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,7 @@ class Retries:
                 f"{advice}Run the same command again to resume, or read local files with --input"
             ) from error
         pause = max(2**self._used, getattr(error, "pause", 0))
-        print(escape_controls(f"{trouble}: {first_line(error)}. Trying again in {pause} s"))
+        tell(f"{trouble}: {first_line(error)}. Trying again in {pause} s")
         time.sleep(pause)
         self._used += 1
 

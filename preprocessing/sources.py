@@ -22,6 +22,7 @@ from preprocessing.retries import Retries, retry
 from preprocessing.split import text_hash
 from preprocessing.wikitext import join_articles
 from system.errors import UserError
+from system.escapes import tell
 
 SAMPLED_FILES = 16  # files opened for the tokenizer's sample, at most
 NOTICES = 5  # about files, printed at most
@@ -174,14 +175,14 @@ class Notices:
     def tell(self, notice: str) -> None:
         """Print a notice, if there is one and it is new."""
         if notice and notice not in self._told and len(self._told) < NOTICES:
-            print(notice)
+            tell(notice)
             self._told.add(notice)
 
 
 def _files(config: SourceConfig, read: Callable[[str], Iterator[list[Item]]], endings: tuple[str, ...]) -> Source[Item]:
     found = retry(config.retries, "--input", lambda: look_for_files(config.input, endings))
     if found.notice:
-        print(found.notice)
+        tell(found.notice)
     names = tuple(found.read)
     return Source(names, lambda file, row: itertools.islice(read(names[file]), row, None), config.retries)
 

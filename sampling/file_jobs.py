@@ -16,6 +16,7 @@ from model import GPT
 from sampling.output_file import OutputFile
 from system.encodings import UTF8, canonical_encoding
 from system.errors import UserError
+from system.escapes import tell
 from system.signals import Stopped
 
 
@@ -46,7 +47,7 @@ def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> Non
 
     def rows(done: int) -> Iterator[Row]:
         if done:
-            print(f"resuming {output.unfinished}: {done:,} rows are done")
+            tell(f"resuming {output.unfinished}: {done:,} rows are done")
         results = job.work(itertools.islice(read(), done, None), done)
         total = sum(1 for _ in read()) if sys.stderr.isatty() else None
         return iter(tqdm(results, initial=done, total=total, unit=" rows", disable=None, dynamic_ncols=True))
@@ -56,6 +57,6 @@ def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> Non
     except KeyboardInterrupt:
         kept = f"{output.done:,} rows are kept in {output.unfinished}. Run the same command again to resume"
         raise Stopped(f"stopped; {kept}", signal.SIGINT) from None
-    print(f"{path}: {output.done:,} rows" + (f", {output.errors:,} of them with an error" if output.errors else ""))
+    tell(f"{path}: {output.done:,} rows" + (f", {output.errors:,} of them with an error" if output.errors else ""))
     if output.errors:
         raise UserError(f"{output.errors:,} of {output.done:,} rows could not be used; their field `error` says why")

@@ -12,6 +12,7 @@ from sampling.file_jobs import Job
 from sampling.generation import GeneratedText, Prompter, generate_samples, text_as_row
 from sampling.sampler import sampling_params
 from system.errors import UserError
+from system.escapes import tell
 
 ADDED = ("row", "error", "candidates", "logprob_per_token", "tokens", "complete", "cut")
 SETTINGS = ("num_samples", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed")  # that a resumed run must share
@@ -40,7 +41,7 @@ def generating_job(
     def work(rows: Iterator[Row | str], done: int) -> Iterator[Row]:
         yield from then(generate_rows(config, engine, prompter, texts, rows, done), done)
         if warning := engine.pop_warning():
-            print(warning)
+            tell(warning)
 
     settings = {"work": work_name} | {name: getattr(config, name) for name in SETTINGS}
     return Job(config.input, texts.wanted, work, settings, config.encoding, prompter.given_field)

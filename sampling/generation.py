@@ -16,6 +16,7 @@ from tokens.prompt_format import PromptFormat
 from tokens.reversal import reorder
 from tokens.tokenizer import Tokenizer
 
+MAX_PROMPT = 1 << 20  # characters; all of them are encoded and shown, and the model reads only the nearest few thousand
 MIN_NEW_TOKENS = 32  # tokens: a prompt that leaves room for fewer is cut
 
 
@@ -91,6 +92,10 @@ class EndingPrompter:
         return None
 
     def request(self, given: str, samples: int, max_new_tokens: int) -> tuple[Request, str]:
+        if len(given) > MAX_PROMPT:
+            raise UserError(
+                f"a prompt of {len(given):,} characters, at most {MAX_PROMPT:,} are possible. Give the part nearest to the new text"
+            )
         ids = self._tokenizer.encode(reorder(given, self._order))
         room = min(max_new_tokens, MIN_NEW_TOKENS, self._block_size // 2)
         notice = ""

@@ -30,12 +30,15 @@ class OutputFile:
         self.settings = settings
         self.unfinished = path.with_name(f"{path.name}.unfinished")
         self.done = self.errors = 0
-        if path.is_file() and not self.unfinished.is_file():
-            raise UserError(f"--output {path} already exists. Use another --output, or delete it", BAD_FLAGS)
+        if self.path.is_file() and not self.unfinished.is_file():
+            raise self._already_there()
 
     def write(self, rows: Callable[[int], Iterable[Row]]) -> None:
         """Write `rows(done)`, the rows after those that an earlier run has done; the file appears when the last one is written."""
         with naming(self.unfinished), lock_file(self.unfinished, "--output") as file:
+            if self.path.is_file() and not os.fstat(file.fileno()).st_size:  # another run has ended since then
+                self.unfinished.unlink()
+                raise self._already_there()
             self._resume(file)
             if not self.path.is_file():  # an earlier run may have ended just before it removed the unfinished one
                 self._add(rows(self.done), file)
@@ -60,6 +63,9 @@ class OutputFile:
                 self.unfinished.unlink()
             raise
         os.fsync(file.fileno())
+
+    def _already_there(self) -> UserError:
+        return UserError(f"--output {self.path} already exists. Use another --output, or delete it", BAD_FLAGS)
 
     def _resume(self, file: IO[bytes]) -> None:
         """Count the rows of an earlier run, and remove a line that was cut off by a kill."""

@@ -14,6 +14,7 @@ from sampling.prompt_settings import HELP, is_leaving
 from sampling.session import Session, require_new, save_picture
 from sampling.terminal_sampler import TerminalSampler
 from system.errors import BAD_FLAGS, UserError
+from system.escapes import tell
 from system.keyboard import shown_typing
 from system.signals import Interrupt, suspending
 from system.wrapping import hanging_indent
@@ -117,4 +118,4 @@ def talk(sampler: TerminalSampler, config: SamplerConfig, checkpoint: Checkpoint
         shown = sampler.generate_once(line, config)
         if config.picture:
             save_picture(Path(config.picture), sampler, line, shown[0])
-            print(f"saved {config.picture}", file=sys.stderr)
+            tell(f"saved {config.picture}", sys.stderr)

@@ -55,6 +55,8 @@ def fit_pair(prompt_format: PromptFormat, pair: Pair, block_size: int) -> tuple[
     """The ids of an instruction, and its response as far as it fits beside it; a pair that cannot be used is refused."""
     if pair.trouble:
         raise UserError(pair.trouble)
+    if prompt_format.is_too_long(pair.instruction, block_size):
+        raise UserError(f"the instruction has {len(pair.instruction):,} characters, too many for a context of {block_size}")
     instruction = prompt_format.encode(pair.instruction)
     response = prompt_format.fit_beside(instruction, pair.response, block_size)
     if response is None:

@@ -12,7 +12,7 @@ from sampling.generation import GeneratedText, Prompter, text_as_row
 from sampling.past_context import generate_past_context
 from sampling.sampler import sampling_params
 from system.amounts import amount
-from system.escapes import escape_controls
+from system.escapes import escape_controls, tell
 from system.json_text import to_json
 from system.live_text import REFRESH_SECONDS
 from system.passages import Passage, given_characters
@@ -76,7 +76,8 @@ class TerminalSampler:
         if config.format == "jsonl":
             for text in texts:
                 row = text_as_row(self.prompter, given, text, config.raw)
-                print(to_json({self.prompter.given_field: given, **row, "seed": config.seed}), flush=True)
+                line = to_json({self.prompter.given_field: given, **row, "seed": config.seed})
+                print(escape_controls(line) if self.screen.is_terminal else line, flush=True)
         else:
             self._show(shown)
         report = self._report(shown, request.prompt, config, seconds, is_stopped=limit is not None)
@@ -181,7 +182,7 @@ class TerminalSampler:
         if self.screen.is_terminal:
             self.screen.say(notice)
         else:
-            print(escape_controls(notice), file=sys.stderr)
+            tell(notice, sys.stderr)
 
     def _early_end(self, text: GeneratedText, config: SamplerConfig) -> str:
         if text.finish_reason == "tokens":

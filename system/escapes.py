@@ -1,11 +1,18 @@
 """Text of users, data sets and models made safe for a terminal: control characters are shown, not sent."""
 
+import sys
 import unicodedata
+from typing import TextIO
 
 
 def escape_controls(text: str) -> str:
     """Text that cannot drive a terminal: control characters, and those that change the writing direction, become visible."""
     return "".join(map(_visible, text)) if not text.isascii() or not text.isprintable() else text
+
+
+def tell(text: str, file: TextIO | None = None) -> None:
+    """Print for people, on standard output or in this file: what names of files, settings and data hold cannot drive the terminal."""
+    print(escape_controls(text), file=file or sys.stdout, flush=True)
 
 
 def one_line(text: str, limit: int) -> str:

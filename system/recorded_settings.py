@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from system.errors import BAD_FLAGS, UserError, first_line
-from system.escapes import escape_controls
+from system.escapes import tell
 from system.settings import changed_settings
 
 Config = TypeVar("Config")
@@ -36,7 +36,7 @@ def with_recorded(preset: Config, recorded: Mapping[str, Any], path: Path, not_t
     told = [f"has no {', '.join(missing)}: used as the preset has it"] if missing else []
     told += [f"has {', '.join(unknown)}, which this version does not know"] if unknown else []
     if told:
-        print(escape_controls(f"{path} {'; it '.join(told)}"))
+        tell(f"{path} {'; it '.join(told)}")
     return config
 
 

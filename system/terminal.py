@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from system.escapes import escape_controls
+from system.escapes import escape_controls, tell
 from system.live_text import LiveText
 from system.passages import Passage
 
@@ -14,7 +14,7 @@ from system.passages import Passage
 def tell_at_once(text: str) -> None:
     """Say at a terminal what takes a moment, before the libraries are imported that take one."""
     if sys.stdout is not None and sys.stdout.isatty():
-        print(escape_controls(text), flush=True)
+        tell(text)
 
 
 class Screen:

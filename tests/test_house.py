@@ -37,6 +37,7 @@ STRANGERS = {
     ("training", "preprocessing"),
     ("sampling", "preprocessing"),
 }
+PRINTERS = {"system.escapes", "system.startup", "sampling.terminal_sampler", "benchmarking.stages"}
 EXPERIMENTS = {"experiments.tokens_to_loss"}  # run with `python -m`
 
 
@@ -120,6 +121,13 @@ def test_importing_does_nothing(name: str) -> None:
             or (is_main and name in SCRIPTS | EXPERIMENTS)
             or (is_startup and isinstance(node, ast.If))
         ), f"{name}, line {node.lineno}"
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_what_is_printed_cannot_drive_the_terminal(name: str) -> None:
+    """Messages hold names of files, settings and texts of strangers: `tell` escapes them. Only whoever knows the output prints as it is."""
+    printed = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and node.args]
+    assert name in PRINTERS or not printed, f"{name}, line {printed[0].lineno}: use system.escapes.tell"
 
 
 @pytest.mark.parametrize("name", sorted(TREES))

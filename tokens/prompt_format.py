@@ -67,6 +67,10 @@ class PromptFormat:
         """Text of ids, in the order of a reader."""
         return reorder(self.tokenizer.decode(ids), self.order)
 
+    def is_too_long(self, instruction: str, block_size: int) -> bool:
+        """Whether an instruction has more characters than the ids of a context can stand for. Such a text is not worth encoding."""
+        return len(instruction) > block_size * self._longest_piece
+
     def fit_beside(self, instruction: Ids, response: str, block_size: int, encoded: Ids | None = None) -> FittedResponse | None:
         """The response, cut to fit into the context beside its instruction; None where the instruction leaves too little room.
 

@@ -34,14 +34,18 @@ class Tokenizer:
 
     def __init__(self, model: bytes, name: str = "the tokenizer") -> None:
         self.model = model
+        damaged = f"{name} is not a SentencePiece model, or is damaged"
+        if not model:  # the library makes a processor of it, which fails later
+            raise UserError(damaged)
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            pieces = [self.processor.id_to_piece(id) for id in range(self.vocab_size)]
+            if self.vocab_size > MAX_VOCAB_SIZE:
+                raise UserError(f"{name} has {self.vocab_size:,} ids; at most {MAX_VOCAB_SIZE:,} are possible here")
+            for id in range(self.vocab_size):
+                self.processor.id_to_piece(id)
             lacking = [token for token in SPECIAL_TOKENS if not self.processor.is_control(self.processor.piece_to_id(token))]
         except (RuntimeError, UnicodeDecodeError, TypeError, IndexError) as error:  # IndexError: no ids, or no unknown one
-            raise UserError(f"{name} is not a SentencePiece model, or is damaged") from error
-        if len(pieces) > MAX_VOCAB_SIZE:
-            raise UserError(f"{name} has {len(pieces):,} ids; at most {MAX_VOCAB_SIZE:,} are possible here")
+            raise UserError(damaged) from error
         if lacking:
             raise UserError(f"{name} has no control symbol {lacking[0]}. Train one with: python preprocess_xcoax.py")
         if not any(self.processor.is_byte(id) for id in range(self.vocab_size)):

@@ -14,6 +14,7 @@ from presets import PREPROCESS_PRESETS
 from system.amounts import amount
 from system.device import autocast, choose_dtype, device_name
 from system.device_names import PEAK_TFLOPS
+from system.escapes import tell
 from training.optimizer import make_optimizer
 
 SHARE_OF_PEAK = 0.4
@@ -69,7 +70,7 @@ def with_vocabulary(config: TrainConfig) -> TrainConfig:
     if (folder / "meta.json").is_file():
         made = [open_dataset(folder).vocab_size]
     elif not made:
-        print(f"{folder} is not there yet: {config.model.vocab_size:,} ids are assumed")
+        tell(f"{folder} is not there yet: {config.model.vocab_size:,} ids are assumed")
     return replace(config, model=replace(config.model, vocab_size=made[0])) if made else config
 
 

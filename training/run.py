@@ -18,6 +18,7 @@ from system.amounts import amount
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
+from system.escapes import tell
 from system.files import lock_folder
 from system.memory import keep_freed_memory, machine_memory
 from system.processors import usable_processors
@@ -86,7 +87,7 @@ def _train(
             if config.hours
             else f"is already at step {last.step} of {config.max_steps}"
         )
-        print(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
+        tell(f"{last.path} {done}. To train longer, raise {'--hours' if config.hours else longer}")
         return
     if device.type == "cpu":
         keep_freed_memory()
@@ -95,7 +96,7 @@ def _train(
     require(not config.shard or dtype != torch.float16, "--shard: float16 is not supported. Use --dtype bfloat16")
     problem = compile_problem(device) if config.compile else None
     if problem:
-        print(f"torch.compile does not work here, continuing without it: {problem}")
+        tell(f"torch.compile does not work here, continuing without it: {problem}")
     torch.manual_seed(config.seed)
     require_memory(config.model, device)
     model = make_model().to(device)
@@ -109,18 +110,18 @@ def _train(
     trainer = Trainer(config, model, task, device, dtype, ranks)
     where = device_name(device) if ranks.count == 1 else f"{ranks.count} × {device_name(device)}"
     size = f"{model.count_parameters() / 1e6:.1f} M parameters on {where} in {str(dtype).removeprefix('torch.')}"
-    print(describe_settings(config, size, *facts, *likeness(config), *([] if last else long_step(config, model, device))))
+    tell(describe_settings(config, size, *facts, *likeness(config), *([] if last else long_step(config, model, device))))
     if last:
         trainer.resume(last)
         now = dataclasses.asdict(trainer.config)  # an earlier version did not have all of these settings
         compared = now.keys() & last.train_config.keys() - {"like"} - ({"max_steps", "warmup_steps"} if trainer.plan else set())
         changes = changed_settings(last.train_config, {name: now[name] for name in now if name in compared})
-        print(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
+        tell(f"resuming from {last.path} at step {last.step}" + (f"; changed settings: {'; '.join(changes)}" if changes else ""))
         is_planned = config.hours is not None and config.hours == last.train_config.get("hours")  # the steps follow the speed
         if not is_planned and (longer_schedule := describe_longer_schedule(trainer.config, last.train_config, last.step)):
-            print(longer_schedule)
+            tell(longer_schedule)
         if SHUFFLE.keys() & (task.must_match.keys() - last.must_match.keys()):  # an earlier version had one order and recorded none
-            print("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
+            tell("this run began in an earlier version's order of sequences: until its epoch ends, some come twice and others not at all")
         del last  # frees its weights
     if ranks.is_first:
         write_record(config, task, trainer.step, size, *facts)
@@ -138,7 +139,7 @@ def _train(
         raise
     if ranks.is_first:
         end_sitting(config, trainer.saved_step)
-    print(
+    tell(
         f"finished in {trainer.describe_time()}: lowest validation loss {trainer.best_loss:.4f}, saved in {folder / BEST}; "
         f"loss curve in {folder / PICTURE}"
     )

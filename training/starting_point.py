@@ -13,6 +13,7 @@ from formats.named_model import load_named_model
 from formats.shards import Dataset
 from model import GPT
 from system.errors import BAD_FLAGS, UserError
+from system.escapes import tell
 from training.task import RANDOM, START
 
 FREE = {"block_size", "rope_theta", "dropout"}  # no weight depends on them
@@ -50,7 +51,7 @@ def _find_start(config: TrainConfig) -> StartingPoint:
         if not last.is_file():
             raise
         checkpoint = load_checkpoint(last)
-        print(f"--init-from {config.init_from} cannot be read ({error}): resuming without it")
+        tell(f"--init-from {config.init_from} cannot be read ({error}): resuming without it")
         return StartingPoint(checkpoint, checkpoint.must_match.get(START, RANDOM))
 
 

@@ -232,7 +232,7 @@ def test_what_is_no_earlier_export_is_refused_even_with_force(checkpoint: Path, 
 
 def test_one_export_at_a_time_writes_a_folder(checkpoint: Path, tmp_path: Path) -> None:
     with staged_folder(tmp_path / "hf", force=False):
-        fails_with(export(checkpoint, tmp_path / "hf", "--no-verify"), 1, "another process is exporting to")
+        fails_with(export(checkpoint, tmp_path / "hf", "--no-verify"), 1, "another process is writing")
     assert list((tmp_path / "hf").iterdir()) == []
 
 

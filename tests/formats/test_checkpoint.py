@@ -118,3 +118,23 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_text("just text")
     with pytest.raises(UserError, match="not a checkpoint of this project"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("is_damaged_in_between", [False, True])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    saved: Path, model: GPT, monkeypatch: pytest.MonkeyPatch, is_damaged_in_between: bool
+) -> None:
+    """torch opens the file twice: once it read the step of one checkpoint and mapped the weights of the next."""
+    new = torch.load(saved, weights_only=True)
+    torch.save({**new, "step": 4}, saved.with_name("new.part"))
+    load = torch.load
+
+    def load_and_replace(*arguments: object, **options: object) -> object:
+        content = load(*arguments, **options)  # type: ignore[arg-type]
+        if saved.with_name("new.part").exists():
+            saved.with_name("new.part").rename(saved)
+            return {} if is_damaged_in_between else content
+        return content
+
+    monkeypatch.setattr(torch, "load", load_and_replace)
+    assert load_checkpoint(saved).step == 4

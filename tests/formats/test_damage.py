@@ -143,6 +143,16 @@ def test_an_archive_whose_members_overlap_is_refused_before_it_is_read(tmp_path:
         load_checkpoint(tmp_path)
 
 
+def test_an_archive_with_two_members_of_one_name_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "best_checkpoint.pt"
+    shutil.copy(checkpoints["tuning"], path)
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        archive.writestr(name, archive.read(name))
+    with pytest.raises(UserError, match="two of its members have one name"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("repacked", [False, True])
 def test_a_torchscript_file_is_refused_without_a_warning(tmp_path: Path, repacked: bool) -> None:
     path = tmp_path / "best_checkpoint.pt"

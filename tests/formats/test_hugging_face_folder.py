@@ -128,6 +128,30 @@ def test_code_in_a_folder_does_not_run(folder: Path, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "backgpt.json", "tokenizer.model"])
+def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to("../elsewhere")
+    with pytest.raises(UserError, match=rf"{name} is a link to {tmp_path / 'elsewhere'}, out of this folder"):
+        read_hugging_face_folder(folder)
+    (folder / name).unlink()
+    (folder / "inner").mkdir()
+    (tmp_path / "elsewhere").rename(folder / "inner" / name)
+    (folder / name).symlink_to(Path("inner") / name)
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be anywhere
+    assert read_hugging_face_folder(tmp_path / "link").step == 1
+
+
+def test_the_links_of_the_cache_of_the_hub_are_followed(folder: Path, tmp_path: Path) -> None:
+    blobs, snapshot = (tmp_path / "models--owner--name" / name for name in ("blobs", "snapshots/1234"))
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(folder.iterdir()):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert read_hugging_face_folder(snapshot).step == 1
+
+
 def test_a_tied_matrix_that_is_written_twice_and_a_folder_without_training_facts_are_fine(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()

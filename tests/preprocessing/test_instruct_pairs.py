@@ -109,7 +109,8 @@ def test_unusable_rows_are_counted_and_long_texts_cut_or_skipped(tmp_path: Path,
         {"other": "x"},
         {"instruction": "a lone \ud800", "output": "x"},
         {"instruction": long, "output": "short"},
-        {"instruction": "Say much.", "output": f"The beginning. {long}"},
+        {"instruction": long * 40, "output": "too long to be worth encoding"},
+        {"instruction": "Say much.", "output": f"The beginning. {long * 40}"},
         *good[:5],
         {**good[0], "output": f"{good[0]['output']} "},
     ]
@@ -122,16 +123,16 @@ def test_unusable_rows_are_counted_and_long_texts_cut_or_skipped(tmp_path: Path,
         "skipped: not text": 1,
         "skipped: no pair in the row": 1,
         "skipped: invalid UTF-8": 1,
-        "skipped: instruction too long": 1,
+        "skipped: instruction too long": 2,
         "skipped: exact copy of another": 6,
         "responses cut": 1,
     }
     assert "1 responses cut (1.2%)" in result.stdout
-    assert "6 skipped: exact copy of another (6.5%)" in result.stdout  # of 92 rows
+    assert "6 skipped: exact copy of another (6.4%)" in result.stdout  # of 94 rows
     pairs = read_back(tmp_path / "data", "train") + read_back(tmp_path / "data", "val")
     assert len(pairs) == 81
     [cut] = [response for instruction, response in pairs if instruction == "Say much."]
-    assert f"The beginning. {long}".startswith(cut + " ")
+    assert f"The beginning. {long * 40}".startswith(cut + " ")
     assert len(cut) > 200
 
 

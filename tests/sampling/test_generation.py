@@ -117,3 +117,10 @@ def test_the_score_of_a_text_includes_its_stop_token(model: GPT, tokenizer: Toke
         assert generated.logprob < 0
         reasons.add(generated.finish_reason)
     assert reasons == {"stop", "tokens"}
+
+
+def test_a_prompt_of_megabytes_is_refused_before_it_is_encoded(tokenizer: Tokenizer) -> None:
+    """Encoding and turning it round would take fifty times its size in memory, for what the model cannot read."""
+    with pytest.raises(UserError, match="a prompt of 1,048,577 characters, at most 1,048,576 are possible"):
+        EndingPrompter(tokenizer, "backward", 64).request("x" * (1048577), 1, 5)
+    assert ResponsePrompter(PromptFormat(tokenizer, "backward"), 64).request("x" * 1048577, 1, 5)[1]  # only its beginning counts

@@ -64,7 +64,10 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
         return [{"x": 1}]
 
     first.write(rows)
+    with pytest.raises(UserError, match="already exists"):  # the first began and ended after the second had looked
+        second.write(lambda done: [])
     assert rows_of(tmp_path / "a.jsonl") == [{"x": 1}]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_rows_that_fit_into_no_table_are_kept_as_lines(tmp_path: Path) -> None:

@@ -149,3 +149,17 @@ def test_a_folder_to_write_must_have_a_name() -> None:
         train_flags("--out-dir", "")
     with pytest.raises(UserError, match="name the folder to write with --data-dir"):
         read_flags(PREPROCESS_PRESETS, "", ["--data-dir", ""])
+
+
+@pytest.mark.parametrize("arguments", [["xcoax", "evil\x1b]0;x\x07.pt"], ["--optimizer", "\x9b2J"], ["--lr", "\x1b[2J"], ["--no\x1b[2J"]])
+def test_an_error_repeats_no_argument_that_drives_the_terminal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train_flags(*arguments)
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "2J" in told or "evil" in told
+    assert not set(told) & set("\x1b\x07\x9b")
+
+
+def test_an_argument_with_a_control_character_arrives_as_it_is() -> None:
+    assert train_flags("--sample-prompt", "a\x1b[1mb").sample_prompt == "a\x1b[1mb"

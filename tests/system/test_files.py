@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from system.errors import UserError
-from system.files import atomic_write, lock_file, lock_folder, write_json
+from system.files import atomic_write, lock_file, lock_folder, lock_results, write_json
 from tests.conftest import ROOT
 
 
@@ -47,14 +48,15 @@ def test_json_is_readable_by_people_and_machines(tmp_path: Path) -> None:
     assert '"é"' in text and text.endswith("}\n") and len(text.splitlines()) > 1
 
 
-@pytest.mark.parametrize("lock", [lock_folder, lock_file])
+@pytest.mark.parametrize("lock", [lock_folder, lock_file, lock_results])
 def test_a_second_writer_is_refused_until_the_first_has_finished(
     tmp_path: Path, lock: Callable[[Path, str], AbstractContextManager[object]]
 ) -> None:
     path = tmp_path / "new" / "out"
+    who = rf" \(process {os.getpid()}\)" if sys.platform == "linux" else ""
     with (
         lock(path, "--out-dir"),
-        pytest.raises(UserError, match=f"another process is writing {path}.*use another --out-dir"),
+        pytest.raises(UserError, match=rf"another process is writing {path}{who}\. Wait for it, or use another --out-dir"),
         lock(path, "--out-dir"),
     ):
         pass
@@ -68,6 +70,71 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path, lock: Callable
     path = tmp_path / "file" / "out"
     with pytest.raises(UserError, match=f"cannot write {path}: .+ Fix this, or use another --output"), lock(path, "--output"):
         pass
+
+
+@pytest.mark.parametrize(
+    "locks",
+    ["", "1: -> FLOCK ADVISORY WRITE 7 {place} 0 EOF\n2: POSIX ADVISORY WRITE 7 {place} 0 EOF", "1: FLOCK ADVISORY WRITE 0 {place} 0 EOF"],
+)
+def test_a_process_that_the_system_does_not_list_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: str) -> None:
+    """Another system than Linux, one that waits for the lock, and the process of another container."""
+    there = tmp_path.stat()
+    listed = locks.format(place=f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}")
+
+    def read_text(path: Path, encoding: str) -> str:
+        if not listed:
+            raise FileNotFoundError
+        return listed
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with (
+        lock_results(tmp_path, "--out-dir"),
+        pytest.raises(UserError, match=f"another process is writing {tmp_path}. Wait"),
+        lock_results(tmp_path, "--out-dir"),
+    ):
+        pass
+
+
+def test_a_folder_without_results_is_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), lock_results(tmp_path / "new", "--out-dir"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "new").exists()
+    with lock_results(tmp_path / "new", "--out-dir"):
+        (tmp_path / "new" / "report.md").write_text("")
+    assert (tmp_path / "new" / "report.md").is_file()
+
+
+def test_a_link_in_a_folder_of_a_stranger_is_not_written_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in (".lock", "report.md.part", "rows.unfinished"):
+        (tmp_path / name).symlink_to(precious)
+    with pytest.raises(UserError, match="cannot write"), lock_folder(tmp_path, "--out-dir"):
+        pass
+    with pytest.raises(UserError, match="cannot write"), lock_file(tmp_path / "rows.unfinished", "--output"):
+        pass
+    with pytest.raises(OSError, match=r"report.md.part"), atomic_write(tmp_path / "report.md") as file:
+        file.write(b"theirs")
+    assert precious.read_text() == "mine"
+
+
+def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "loss.png"
+
+    def write(content: bytes) -> None:
+        with atomic_write(path) as file:
+            file.write(content)
+
+    second = threading.Thread(target=write, args=[b"second"])
+    with atomic_write(path) as file:
+        file.write(b"first, and longer")
+        second.start()
+        second.join(0.05)
+        file.flush()
+        assert second.is_alive() and path.with_name("loss.png.part").read_bytes() == b"first, and longer"
+    second.join()
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_locked_file_keeps_its_contents_and_is_appended_to(tmp_path: Path) -> None:

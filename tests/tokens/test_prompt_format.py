@@ -111,3 +111,10 @@ def test_a_response_fits_beside_its_instruction_or_there_is_too_little_room(
         assert fitted.is_cut == (len(complete) > room)
         expected = prompt_format.fit_response(response, room)
         assert np.array_equal(fitted.ids, expected.ids) and fitted[1:] == expected[1:]
+
+
+@given(text=TEXTS, size=st.integers(1, 8))
+def test_what_has_too_many_characters_has_too_many_tokens(prompt_format: PromptFormat, text: str, size: int) -> None:
+    if prompt_format.is_too_long(text, size):
+        assert len(prompt_format.encode(text)) > size
+    assert prompt_format.is_too_long("the cat " * 1000, size)

@@ -63,3 +63,10 @@ def test_a_tokenizer_without_its_last_settings_is_refused(tokenizer: Tokenizer) 
     end = tokenizer.model.rindex(b"\x1a\x10\n\x08identity")  # where the settings of the normalizer begin
     with pytest.raises(UserError, match="x.model changes spaces, so it is damaged"):
         Tokenizer(tokenizer.model[:end], "x.model")
+
+
+@pytest.mark.parametrize("model", [b"", b"\x80\x04N."])
+def test_what_is_no_model_is_refused(model: bytes) -> None:
+    """An empty file, such as a download that broke off, and a pickle."""
+    with pytest.raises(UserError, match="the tokenizer is not a SentencePiece model, or is damaged"):
+        Tokenizer(model)
