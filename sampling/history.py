@@ -4,11 +4,13 @@ import contextlib
 import ctypes
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from system.escapes import escape_controls
 from system.files import atomic_write
 
 MAX_ENTRIES = 1000
@@ -45,7 +47,8 @@ class History:
         try:
             ctypes.CDLL(getattr(self.readline, "__file__", None)).rl_forced_update_display()  # Python's module lacks this one
         except (AttributeError, OSError):  # no readline, or one without it
-            print(label, end="", flush=True)
+            sys.stdout.write(escape_controls(label))
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager
