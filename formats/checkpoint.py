@@ -232,7 +232,8 @@ def check_contents(checkpoint: Checkpoint) -> None:
     if wrong := wanted.keys() ^ weights.keys():
         raise ValueError(f"its weights do not fit its config: {min(wrong)} is {'missing' if min(wrong) in wanted else 'unknown'}")
     for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape or tensor.layout != torch.strided or not tensor.is_floating_point():
+        is_plain = tensor.layout == torch.strided and tensor.is_contiguous() and tensor.is_floating_point()
+        if tensor.shape != wanted[name].shape or not is_plain:
             raise ValueError(f"its weights do not fit its config: {name} has shape {tuple(tensor.shape)} in {tensor.dtype}")
     if checkpoint.tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"its tokenizer has {checkpoint.tokenizer.vocab_size} ids, its config says {config.vocab_size}")

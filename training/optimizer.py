@@ -13,7 +13,7 @@ from training.muon import Muon
 from training.sharding import part_like
 
 STEPS = "step"
-MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("momentum",)}  # the tensors of a parameter in the state of each optimizer
+STATE = {"adamw": (STEPS, "exp_avg", "exp_avg_sq"), "muon": ("momentum",)}  # the tensors of each parameter
 
 
 class Optimizers:
@@ -60,7 +60,7 @@ class Optimizers:
             )
         for name, optimizer in self.named.items():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            _require_moments(state[name]["state"], parameters, MOMENTS[name])
+            _require_moments(state[name]["state"], parameters, STATE[name])
             moments = {
                 index: {key: part_like(value, parameters[index]) if value.dim() else value for key, value in of_parameter.items()}
                 for index, of_parameter in state[name]["state"].items()
@@ -70,13 +70,14 @@ class Optimizers:
 
 
 def _require_moments(state: Any, parameters: Sequence[torch.nn.Parameter], names: Collection[str]) -> None:
-    """Refuse a state that is not of these parameters: a tensor of their shape under each name, and perhaps the number of steps."""
+    """Refuse a state that is not of these parameters: their fused update checks nothing, and ends the process."""
     for index, moments in state.items():
-        if moments.keys() - {STEPS} != {*names}:
+        if moments.keys() != {*names}:
             raise ValueError(f"the optimizer's state of parameter {index} has {', '.join(map(str, moments))}")
         for name, value in moments.items():
             shape = () if name == STEPS else parameters[index].shape
-            if value.shape != shape or value.layout != torch.strided or not value.is_floating_point():
+            is_plain = value.layout == torch.strided and value.is_contiguous() and value.is_floating_point()
+            if value.shape != shape or not is_plain:
                 raise ValueError(f"the optimizer's state of parameter {index} has {name} of shape {tuple(value.shape)} in {value.dtype}")
 
 

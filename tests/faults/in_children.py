@@ -1,5 +1,6 @@
 """Runs trials in forked children: a crash of a library, a hang or a flood of memory is one lost trial, not the end of the campaign."""
 
+import faulthandler
 import gc
 import itertools
 import json
@@ -100,6 +101,7 @@ def _count(trials: Trials, mutant: Mutant, refused: bool, problem: str) -> None:
 
 def _child(batch: Sequence[Mutant], read: Callable[[bytes], bool], writer: int) -> NoReturn:
     """Try one mutant after the other, and tell how each ended."""
+    faulthandler.disable()
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

@@ -102,7 +102,10 @@ def test_a_last_checkpoint_that_cannot_be_resumed_says_so(dataset_folder: Path, 
     path = tmp_path / "last_checkpoint.pt"
     content = torch.load(path, weights_only=True)
     moments = content["optimizer"]["adamw"]["state"]
-    cut = {0: moments[0] | {"exp_avg": moments[0]["exp_avg"][1:]}}
+    shape = moments[0]["exp_avg"].shape
+    cut, expanded = ({0: moments[0] | {"exp_avg": tensor}} for tensor in (torch.zeros(shape[1:]), torch.zeros(()).expand(shape)))
+    with pytest.raises(ValueError, match="the optimizer's state of parameter 0 has exp_avg of shape"):  # used, it would end the process
+        make_trainer(dataset_folder, tmp_path).stepper.optimizer.load_state_dict({"adamw": {"state": expanded}})
     damage: dict[str, dict[str, object]] = {
         "the optimizer's state of parameter 0 has exp_avg of shape": {"optimizer": {"adamw": {"state": cut}}},
         "the optimizer's state of parameter 0 has exp_avg\\)": {"optimizer": {"adamw": {"state": {0: {"exp_avg": moments[0]["exp_avg"]}}}}},
