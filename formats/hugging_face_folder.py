@@ -13,6 +13,7 @@ from formats.checkpoint import Checkpoint, check_contents
 from formats.hugging_face import EMBEDDING, HEAD, INDEX, OURS, TOKENIZER, WEIGHTS, our_config, their_name
 from model import GPT
 from system.errors import UserError, first_line
+from system.files import refuse_link_out
 from tokens.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -29,7 +30,8 @@ def is_hugging_face_folder(folder: Path) -> bool:
 
 def read_hugging_face_folder(folder: Path) -> Checkpoint:
     """The model of a folder. Its tensors are mapped from the files."""
-    _refuse_links_out(folder)
+    for path in folder.iterdir():
+        refuse_link_out(path)
     config = our_config(_read_json(folder / CONFIG), str(folder / CONFIG))
     tokenizer, training = _read_ours(folder)
     if tokenizer.vocab_size != config.vocab_size:
@@ -55,15 +57,6 @@ def read_hugging_face_folder(folder: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder / OURS} is damaged: {first_line(error)}. {AGAIN}") from error
     return checkpoint
-
-
-def _refuse_links_out(folder: Path) -> None:
-    """Refuse links to files elsewhere, which a copied folder can hold; those of the hub's cache lead to its own blobs."""
-    for path in folder.iterdir():
-        there = path.resolve()
-        is_in_cache = there.parent.name == "blobs" and there.parent.parent.name.startswith("models--")
-        if path.is_symlink() and not there.is_relative_to(folder.resolve()) and not is_in_cache:
-            raise UserError(f"{path} is a link to {there}, out of this folder. If you trust it, put the file itself in its place")
 
 
 def _read_ours(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:

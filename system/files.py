@@ -47,6 +47,16 @@ def open_own(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
+def refuse_link_out(path: Path) -> None:
+    """Refuse a link to a file elsewhere, which a folder that was copied can hold. Those of the hub's cache lead to its own blobs."""
+    if not path.is_symlink():
+        return
+    there = path.resolve()
+    is_in_cache = there.parent.name == "blobs" and there.parent.parent.name.startswith("models--")
+    if not there.is_relative_to(path.parent.resolve()) and not is_in_cache:
+        raise UserError(f"{path} is a link to {there}, out of this folder. If you trust it, put the file itself in its place")
+
+
 def rename(temporary: Path, path: Path) -> None:
     """Durably give a complete file its final name, which may be taken: the folder is synced too."""
     with naming(path):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from config import MAX_VOCAB_SIZE
 from system.errors import BAD_FLAGS, UserError
+from system.files import refuse_link_out
 
 END_OF_TEXT = "<|endoftext|>"
 # Control symbols: no text encodes to them, however it is spelled. Only code inserts them.
@@ -57,7 +58,10 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
         """Read a tokenizer.model, or the one in a data folder."""
-        file = path / "tokenizer.model" if path.is_dir() else path
+        file = path
+        if path.is_dir():
+            file = path / "tokenizer.model"
+            refuse_link_out(file)
         try:
             return cls(file.read_bytes(), str(file))
         except OSError as error:

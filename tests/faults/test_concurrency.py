@@ -75,7 +75,7 @@ def end(started: Started) -> Run:
 
 def script(command: list[object]) -> Callable[[], tuple[int, str, str]]:
     def work() -> tuple[int, str, str]:
-        workers.START_METHOD = "fork"  # the server of processes, which it would ask, belongs to the process of the tests
+        workers.START_METHOD = "spawn"  # the server of processes, which it would ask, belongs to the process of the tests
         result = call_script(*command)
         return result.returncode, result.stdout[-3000:], result.stderr[-3000:]
 

@@ -23,6 +23,7 @@ from tests.faults.trials import Trials
 from tests.faults.tricks import Call, calls, containers, pickles, repacked
 
 CODE = "checkpoints that carry code"
+OUTSIDE = "models that name or link to files elsewhere"
 FOLDERS = "Hugging Face folders that carry code"
 
 # Python's own pickle runs each of them: what a campaign finds harmless must be able to do harm.
@@ -175,6 +176,31 @@ def as_remote_code(folder: Path, canary: Path, sound: Path, exported: Path) -> P
     return hf
 
 
+def as_links_out(folder: Path, canary: Path, sound: Path, exported: Path) -> Path:
+    hf = shutil.copytree(exported, folder / "hf", dirs_exist_ok=True)
+    for name in ("model.safetensors", "tokenizer.model"):
+        (hf / name).rename(folder / name)
+        (hf / name).symlink_to(folder / name)
+    return hf
+
+
+def as_named_outside(folder: Path, canary: Path, sound: Path, exported: Path) -> Path:
+    hf = shutil.copytree(exported, folder / "hf", dirs_exist_ok=True)
+    shutil.copy(hf / "model.safetensors", folder / "model.safetensors")
+    names = ("../model.safetensors", str(folder / "model.safetensors"), "hf://owner/name/model.safetensors", "./../hf/../model.safetensors")
+    weight_map = {f"model.layers.{number}": name for number, name in enumerate(names)}
+    (hf / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return hf
+
+
+def as_names_of_the_hub(folder: Path, canary: Path, sound: Path, exported: Path) -> Path:
+    """Sound, but for its settings, which name models and data elsewhere."""
+    content = torch.load(sound, weights_only=True)
+    places = dict.fromkeys(("init_from", "model_path", "data_dir", "dataset", "hellaswag", "text"), "hf://owner/name")
+    torch.save({**content, "train_config": {**places, "input": ["https://example.org/a.jsonl"]}}, folder / "hub.pt")
+    return folder / "hub.pt"
+
+
 FORMS = {
     "a pickle in the archive": (CODE, as_checkpoint),
     "a bare pickle": (CODE, as_bare_pickle),
@@ -185,6 +211,9 @@ FORMS = {
     "an index that names a .bin": (FOLDERS, as_named_by_the_index),
     "a pickle named tokenizer.model": (FOLDERS, as_tokenizer),
     "auto_map and Python files": (FOLDERS, as_remote_code),
+    "links out of the folder": (OUTSIDE, as_links_out),
+    "names of files outside": (OUTSIDE, as_named_outside),
+    "names of places on the network": (OUTSIDE, as_names_of_the_hub),
 }
 
 
@@ -250,9 +279,8 @@ def test_no_script_runs_what_a_model_carries(
                 assert "Traceback" not in result.stderr, result.stderr
                 trial.refused = result.returncode != 0
                 assert not trial.refused or result.stderr.strip().count("\n") == 0, result.stderr
-                is_sound = make is as_remote_code or (
-                    "--tokenizer" in name and path.is_dir() and make is not as_tokenizer
-                )  # only that is read
+                is_tokenizer = "--tokenizer" in name and path.is_dir() and make not in (as_tokenizer, as_links_out)  # all that is read
+                is_sound = is_tokenizer or make in (as_remote_code, as_names_of_the_hub)
                 named = path.name in result.stderr or "last_checkpoint.pt" in result.stderr
                 assert is_sound or (trial.refused and named), result.stdout + result.stderr
                 sealed.check()

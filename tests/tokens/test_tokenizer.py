@@ -70,3 +70,12 @@ def test_what_is_no_model_is_refused(model: bytes) -> None:
     """An empty file, such as a download that broke off, and a pickle."""
     with pytest.raises(UserError, match="the tokenizer is not a SentencePiece model, or is damaged"):
         Tokenizer(model)
+
+
+def test_the_tokenizer_of_a_folder_is_no_link_to_a_file_elsewhere(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere.model").write_bytes(tokenizer.model)
+    (tmp_path / "data" / "tokenizer.model").symlink_to("../elsewhere.model")
+    with pytest.raises(UserError, match="tokenizer.model is a link to .*, out of this folder"):
+        Tokenizer.load(tmp_path / "data")
+    assert Tokenizer.load(tmp_path / "data" / "tokenizer.model").model == tokenizer.model  # named itself
