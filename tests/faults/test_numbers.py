@@ -235,6 +235,7 @@ def test_sampling_at_its_limits(trials: Callable[..., Trials], is_long: bool) ->
                 assert answer is None or "\n" not in answer
                 trial.refused = answer is None or "nothing changed" in answer
                 settings.config.check()
+                assert math.isfinite(getattr(settings.config, SETTINGS[name]) or 0)
 
 
 @pytest.mark.faults
