@@ -16,7 +16,7 @@ def test_rows_are_those_computed_by_hand() -> None:
     def values(row: str) -> list[float]:
         return [cell.value for cell in section.rows[row] if isinstance(cell, Estimate)]
 
-    assert values("1 others: a score") == pytest.approx([(1 + 0 + 1 / 2) / 3, 1, (1 + 1 / 2 + 3 / 4) / 3])
+    assert values("1 other: a score") == pytest.approx([(1 + 0 + 1 / 2) / 3, 1, (1 + 1 / 2 + 3 / 4) / 3])
     assert values("2 others: a score") == pytest.approx([(1 + 0 + 1 / 3) / 3, 1, (1 + (1 / 2 + 1 / 3) / 2 + 11 / 18) / 3])
     assert values("2 others: chance") == pytest.approx([1 / 3, 1, 11 / 18])
     assert [size for size, _ in curves["a score"]] == [1, 2]

@@ -23,4 +23,4 @@ def test_a_response_that_is_true_for_the_instruction_is_not_a_mismatch(bigram_mo
         ]
         assert 0 < len(mismatched) < len(pairs)
         note = measure_filtering(recovery, 0.5).notes[0]
-        assert note.startswith(f"{round(len(mismatched) / 2)} of {len(mismatched)} pairs have another pair's response.")
+        assert note.startswith(f"Of {len(mismatched)} pairs, {round(len(mismatched) / 2)} got another pair's response.")
