@@ -113,6 +113,11 @@ def fails_with(result: subprocess.CompletedProcess[str], exit_code: int, *parts:
         assert part in result.stderr, result.stderr
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The commands of the pages take a minute: they start first, so that at the end no process waits for the other."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests run in parallel: more threads would wait for each other."""
