@@ -47,7 +47,9 @@ def make_figure(rows: list[dict[str, Any]], title: str, subtitle: str = "") -> A
     if len(copied[0]):
         axes, lower = figure.subplots(2, sharex=True, height_ratios=(5, 1))
         lower.plot(*copied, "^-", color="C3", linewidth=1.2, markersize=4)
-        lower.set_title(f"Random tokens a second time, by the loss on the first: {copied[1][-1]:.2f} at the end", fontsize="small")
+        lower.set_title(
+            f"Loss on a second copy of random tokens, as a share of that on the first: {copied[1][-1]:.2f} at the end", fontsize="small"
+        )
         lower.grid(alpha=0.3)
     else:
         axes = lower = figure.add_subplot()
