@@ -231,9 +231,10 @@ def check_contents(checkpoint: Checkpoint) -> None:
     wanted = checkpoint.make_empty_model().state_dict()
     if wrong := wanted.keys() ^ weights.keys():
         raise ValueError(f"its weights do not fit its config: {min(wrong)} is {'missing' if min(wrong) in wanted else 'unknown'}")
+    dtype = weights["embedding.weight"].dtype
     for name, tensor in weights.items():
         is_plain = tensor.layout == torch.strided and tensor.is_contiguous() and tensor.is_floating_point()
-        if tensor.shape != wanted[name].shape or not is_plain:
+        if tensor.shape != wanted[name].shape or not is_plain or tensor.dtype != dtype:
             raise ValueError(f"its weights do not fit its config: {name} has shape {tuple(tensor.shape)} in {tensor.dtype}")
     if checkpoint.tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"its tokenizer has {checkpoint.tokenizer.vocab_size} ids, its config says {config.vocab_size}")

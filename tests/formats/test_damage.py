@@ -109,6 +109,7 @@ def test_a_checkpoint_whose_parts_contradict_each_other(checkpoints: dict[str, P
         f"{query} is missing": {"blocks.0.attention.wrong.weight": weights[query]},
         f"{query} has shape": {query: weights[query][:1]},
         f"{norm} has shape .* in torch.int64": {norm: weights[norm].long()},
+        f"{norm} has shape .* in torch.float16": {norm: weights[norm].half()},
         "norm.weight has shape": {norm: weights[norm].to_sparse()},
         "has no attribute": {norm: 1},
     }
