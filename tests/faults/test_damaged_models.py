@@ -30,7 +30,12 @@ IDS = torch.arange(300, 308)[None]  # below the vocabulary
 TEXT = "the cat, 日本\n é"
 TENSORS: tuple[Callable[[torch.Tensor], Any], ...] = (
     *(torch.Tensor.long, torch.Tensor.half, torch.Tensor.bool, torch.flatten, torch.clone, torch.Tensor.to_sparse),
-    *(lambda tensor: tensor.flatten()[:1], lambda tensor: tensor[..., None], lambda tensor: tensor.to(torch.complex64), lambda tensor: None),
+    *(
+        lambda tensor: tensor.flatten()[:1],
+        lambda tensor: tensor[..., None],
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: None,
+    ),
     *(lambda tensor: torch.empty(0), lambda tensor: torch.zeros(()).expand(tensor.shape), lambda tensor: torch.tensor(1.0)),
 )
 
