@@ -95,7 +95,7 @@ def sources(dataset_folder: Path, checkpoints: dict[str, Path], tmp_path_factory
     return make_sources(dataset_folder, checkpoints, tmp_path_factory.mktemp("sources"))
 
 
-ROUNDS = 3  # of a pair for each script
+ROUNDS = 8  # of a pair for each script
 QUICK = ("score --output", "export")
 
 
