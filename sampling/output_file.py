@@ -98,7 +98,7 @@ class OutputFile:
 
     def _is_error(self, line: bytes, number: int) -> bool:
         try:
-            return bool(json.loads(line).keys() & {"error"})
+            return bool(json.loads(line.decode()).keys() & {"error"})  # from bytes, json.loads takes surrogates for UTF-8
         except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.unfinished}, line {number} is damaged. Delete the file, or use another --output") from error
 

@@ -125,7 +125,7 @@ def test_a_text_that_is_no_unicode_stays_in_the_unfinished_output(tmp_path: Path
         OutputFile(tmp_path / "b.parquet", {}).write(lambda done: [])
 
 
-@pytest.mark.parametrize("line", [b"[" * 100_000, b"5", b"[1]", b"", b"\xff", b"{"])
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"5", b"[1]", b"", b"\xff", b"{", b'{"x": "\xed\xa0\x80"}'])
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "b.jsonl.unfinished").write_bytes(b'{}\n{"x": 1}\n' + line + b"\n")
     with pytest.raises(UserError, match=r"b.jsonl.unfinished, line 3 is damaged. Delete the file, or use another --output"):
