@@ -1,14 +1,12 @@
 """What hostile input must not do, watched from inside the process: make the canary, or reach the network."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
-from system.errors import UserError
 
 
 class Sealed(NamedTuple):
@@ -45,13 +43,3 @@ def sealed_in(folder: Path) -> Iterator[Sealed]:
         patch.setattr(socket.socket, "connect_ex", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
         yield Sealed(folder, folder / "canary", contacted)
-
-
-def refused(read: Callable[[], object]) -> bool:
-    """Whether the user is told in one line what is wrong."""
-    try:
-        read()
-    except UserError as error:
-        assert "\n" not in str(error), error
-        return True
-    return False

@@ -18,12 +18,12 @@ from formats.shards import SPLITS, Dataset, Split, open_dataset
 from formats.token_stream import ID_DTYPE
 from preprocessing.earlier_data import like_data, likeness, recorded_revision
 from preprocessing.journal import Journal, open_finished
-from tests.conftest import make_documents, make_pairs, write_jsonl, write_pairs
+from tests.conftest import make_pairs, write_pairs
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import Places, byte_mutants, text_places
 from tests.faults.trials import Trials
-from tests.preprocessing.in_process import Crash, run_here
+from tests.preprocessing.in_process import run_here, run_to_the_first_record
 from tokens.tokenizer import Tokenizer
 
 QUICK = 20
@@ -162,13 +162,7 @@ def test_damaged_meta_json_of_pairs(trials: Start, dataset_folder: Path, tmp_pat
 
 @pytest.fixture
 def unfinished(tmp_path: Path) -> Path:
-    """A folder with a plan and the record of one chunk, whose run ended before meta.json."""
-    source = write_jsonl(tmp_path / "a.jsonl", [*make_documents(80), " "])
-    folder = tmp_path / "unfinished data"
-    with pytest.raises(Crash):  # after the renames of the tokenizer, the plan, two shards and the record
-        run_here("preprocess_xcoax.py", "--input", source, "--vocab-size", 400, "--val-share", 0.1, "--data-dir", folder, crash_at_rename=5)
-    assert (folder / "unfinished" / "chunk_00000.json").is_file()
-    return folder
+    return run_to_the_first_record(tmp_path / "unfinished data", tmp_path / "a.jsonl")
 
 
 @counts(QUICK)

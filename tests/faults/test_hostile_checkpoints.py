@@ -18,7 +18,8 @@ from formats.checkpoint import load_checkpoint
 from formats.named_model import load_named_model
 from preprocessing.given_tokenizer import load_given_tokenizer
 from tests.conftest import ROOT, call_script, make_documents, make_pairs, write_jsonl, write_pairs
-from tests.faults.sealed import Sealed, refused, sealed_in
+from tests.faults.in_children import refused
+from tests.faults.sealed import Sealed, sealed_in
 from tests.faults.trials import Trials
 from tests.faults.tricks import Call, calls, containers, pickles, repacked
 

@@ -16,7 +16,7 @@ import sentencepiece
 from config import MAX_VOCAB_SIZE
 from formats.shards import SPLITS, open_dataset
 from tests.conftest import ROOT, call_script, make_documents, make_pairs, write_jsonl, write_pairs
-from tests.faults.sealed import refused
+from tests.faults.in_children import refused
 from tests.faults.trials import Trials
 from tokens.encoders import make_encoder
 from tokens.prompt_format import PromptFormat

@@ -1,5 +1,6 @@
 """Runs the preprocessing scripts in the test's own process: same flags, messages and files as in a shell, in a tenth of the time."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from unittest import mock
 from config import CHUNK_DOCUMENTS
 from preprocessing.chunks import Chunk
 from preprocessing.engine import EncodeChunk, Result, encode
-from tests.conftest import call_script
+from tests.conftest import call_script, make_documents, write_jsonl
 
 
 class Crash(BaseException):
@@ -31,6 +32,15 @@ def run_here(
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run_to_the_first_record(folder: Path, source: Path) -> Path:
+    """A folder with a plan and the record of one chunk, whose run ended before meta.json."""
+    flags = ["--input", write_jsonl(source, [*make_documents(80), " "]), "--vocab-size", 400, "--val-share", 0.1, "--data-dir", folder]
+    with contextlib.suppress(Crash):  # after the renames of the tokenizer, the plan, two shards and the record
+        run_here("preprocess_xcoax.py", *flags, crash_at_rename=5)
+    assert (folder / "unfinished" / "chunk_00000.json").is_file() and not (folder / "meta.json").exists()
+    return folder
 
 
 class EngineHere:

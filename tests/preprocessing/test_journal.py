@@ -13,7 +13,7 @@ from formats.shards import open_dataset
 from preprocessing.journal import Journal
 from tests.conftest import fails_with, make_documents, make_pairs, write_jsonl, write_pairs
 from tests.faults.in_children import refused
-from tests.preprocessing.in_process import Crash, contents, run_here
+from tests.preprocessing.in_process import Crash, contents, run_here, run_to_the_first_record
 
 CHUNK = 50
 
@@ -146,13 +146,7 @@ def test_an_extension_in_progress_is_not_disturbed(document_flags: list[object],
 
 @pytest.fixture
 def unfinished(tmp_path: Path) -> Path:
-    """A folder with a plan and the record of one chunk, whose run ended before meta.json."""
-    source = write_jsonl(tmp_path / "a.jsonl", [*make_documents(80), " "])
-    folder = tmp_path / "data"
-    with pytest.raises(Crash):  # after the renames of the tokenizer, the plan, two shards and the record
-        run_here("preprocess_xcoax.py", "--input", source, "--vocab-size", 400, "--val-share", 0.1, "--data-dir", folder, crash_at_rename=5)
-    assert (folder / "unfinished" / "chunk_00000.json").is_file()
-    return folder
+    return run_to_the_first_record(tmp_path / "data", tmp_path / "a.jsonl")
 
 
 def test_a_record_with_impossible_numbers_is_refused(unfinished: Path) -> None:
