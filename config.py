@@ -13,8 +13,7 @@ from system.errors import require, require_at_most, require_not_negative, requir
 from system.processors import usable_processors
 
 MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
-# 256 byte pieces, padding, unknown, the eight control symbols, and room for one ordinary piece.
-MIN_VOCAB_SIZE = 256 + 2 + 8 + 1
+MIN_VOCAB_SIZE = 256 + 2 + 8 + 1  # byte pieces, padding and unknown, the control symbols, one ordinary piece
 MAX_BLOCK_SIZE = 1 << 17  # tokens; the rotary tables grow with it
 MAX_LAYERS, MAX_WIDTH, MAX_MLP_SIZE = 1 << 10, 1 << 16, 1 << 20  # far above any model that one machine trains
 MAX_STEP_TOKENS = 1 << 28  # in a step: their ids are in memory, those of the next step too
@@ -32,7 +31,6 @@ Script = Literal[
 ]  # those that make data or checkpoints
 Part = Literal["preprocess", "train", "generate", "score"]  # of the benchmark
 Stage = Literal["pretraining", "tuning"]  # the last training that a model had
-ExportDtype = Literal["auto", "float32", "bfloat16", "float16", "q8_0"]
 
 
 def _require_encoding(name: str) -> None:
@@ -282,6 +280,7 @@ class FinetuneConfig(LoopConfig):
     lr: float = 1e-4  # Peak learning rate.
     warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all steps.
     eval_every: int = 200  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
+    contrast: float = 0.0  # Weight of telling a response's instruction from those of others, beside the loss; doubles the work.
     eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same.
     dropout: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Dropout while tuning; by default that of pretraining.
     seed: int = 0  # Seed of the order of the batches.
@@ -289,6 +288,7 @@ class FinetuneConfig(LoopConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "epochs", "eval_pairs")
+        require(self.contrast >= 0 and not (self.shard and self.contrast), f"--contrast {self.contrast}: from 0 on, and not with --shard")
         require_at_most(self, epochs=MAX_EPOCHS)
         require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 
@@ -403,7 +403,8 @@ class ExportConfig:
     model_path: str = "out/instruct/best_checkpoint.pt"  # Checkpoint to export, tuned or only pretrained.
     out_dir: str = ""  # Folder to write; empty: hf or gguf beside the checkpoint.
     format: Literal["hf", "gguf"] = "hf"  # hf: a Hugging Face folder, for transformers and vLLM; gguf: one file, for llama.cpp.
-    dtype: ExportDtype = "auto"  # dtype of the weights; auto is bfloat16, for gguf float16; q8_0 (8 bits) is for gguf only.
+    # dtype of the weights; auto is bfloat16, for gguf float16; q8_0 (8 bits) is for gguf only.
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "q8_0"] = "auto"
     license: str = ""  # License of the weights for the model card, such as mit or cc-by-sa-4.0.
     verify: bool = True  # Compare what transformers computes from the folder with what we compute, if it is installed.
     force: bool = False  # Replace an earlier export.
@@ -413,9 +414,8 @@ class ExportConfig:
 
     @property
     def stored_dtype(self) -> str:
-        if self.dtype != "auto":
-            return self.dtype
-        return "bfloat16" if self.format == "hf" else "float16"
+        chosen = "bfloat16" if self.format == "hf" else "float16"
+        return chosen if self.dtype == "auto" else self.dtype
 
 
 @dataclass(frozen=True)

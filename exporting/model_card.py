@@ -30,7 +30,7 @@ WHAT_IT_DOES = {
     ("pretraining", "forward"): "It continues a text. It is the twin of a model that writes backwards, to compare with.",
 }
 FACTS = "library_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n"
-RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "loss_on", "seed")
+RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "hours", "loss_on", "contrast", "seed")
 SHOWN_FILES = 3
 PLACES = (*PATHS, "pairs_dir", "text", "pairs", "against")
 HELLASWAG = EvaluateConfig.hellaswag  # a data set on the hub
@@ -127,7 +127,8 @@ def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
         loss = f"{stage.val_loss:.4f} nats per token" if math.isfinite(stage.val_loss) else "unknown"
         settings = stage.train_config
         yield f"{what} on {_describe_data(settings)}: step {stage.step:,}, {stage.tokens:,} tokens, validation loss {loss}.\n"
-        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None]
+        unused = ("epochs",) if settings.get("hours") else ()  # the time decides
+        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None and name not in unused]
         if rows:
             yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
         if stage is not stages[-1]:

@@ -23,14 +23,17 @@ class Batch:
     inputs: NDArray[np.int64]  # (B, T)
     targets: NDArray[np.int64]  # (B, T), IGNORE_INDEX where the loss does not count
     segment_ids: NDArray[np.int64] | None = None  # (B, T) which example of its sequence each id belongs to, or PADDING
+    questions: "Batch | None" = None  # as many rows again, in tuning with --contrast
 
     def __getitem__(self, part: slice) -> "Batch":
-        return Batch(self.inputs[part], self.targets[part], None if self.segment_ids is None else self.segment_ids[part])
+        segment_ids = None if self.segment_ids is None else self.segment_ids[part]
+        return Batch(self.inputs[part], self.targets[part], segment_ids, self.questions and self.questions[part])
 
     @property
     def tokens(self) -> int:
         """Tokens that the model reads, without padding."""
-        return int((self.targets != IGNORE_INDEX).sum() if self.segment_ids is None else (self.segment_ids != PADDING).sum())
+        own = int((self.targets != IGNORE_INDEX).sum() if self.segment_ids is None else (self.segment_ids != PADDING).sum())
+        return own + (self.questions.tokens if self.questions else 0)
 
 
 @dataclass(frozen=True)

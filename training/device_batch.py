@@ -17,7 +17,8 @@ class DeviceBatch(Batch):
 
     def __getitem__(self, part: slice) -> "DeviceBatch":
         batch = super().__getitem__(part)
-        return DeviceBatch(batch.inputs, batch.targets, batch.segment_ids, tuple(tensor[part] for tensor in self.tensors))
+        tensors = tuple(tensor[part] for tensor in self.tensors)
+        return DeviceBatch(batch.inputs, batch.targets, batch.segment_ids, batch.questions, tensors)
 
 
 class BatchCopier:
@@ -35,11 +36,12 @@ class BatchCopier:
             # Not torch.cuda.stream(None): that asks for the current GPU, where there may be none.
             with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
                 tensors = tuple(_copy(batch, self._device))
+                questions = self.copy(batch.questions) if batch.questions else None
         except torch.OutOfMemoryError:
             return batch  # the step copies it in parts, and makes them smaller until they fit
         if self._stream:
             self._stream.synchronize()  # this thread waits for the copy, so that the step need not
-        return DeviceBatch(batch.inputs, batch.targets, batch.segment_ids, tensors)
+        return DeviceBatch(batch.inputs, batch.targets, batch.segment_ids, questions, tensors)
 
 
 def batch_to_device(batch: Batch, device: torch.device) -> list[torch.Tensor]:

@@ -1,6 +1,7 @@
 """Instruction examples: read from shards, packed into sequences, collated into batches."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,6 +40,11 @@ class Examples:
     def __getitem__(self, index: int) -> Example:
         ids = self._pairs.read(index)
         return Example(ids, int(np.flatnonzero(ids == self._instruction_id)[0]) + 1)
+
+    @cached_property
+    def prompt_lengths(self) -> NDArray[np.int64]:
+        """Ids of each example before its instruction."""
+        return np.array([self[index].prompt_length for index in range(len(self))], np.int64)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -47,7 +47,7 @@ class Trainer:
         self.folder = Path(config.out_dir)
         self.signals = StopSignals("finishing this step and saving" if ranks.is_first else "")
         self.log = RunLog(config, self.signals, ranks.is_first)
-        self.stepper = Stepper(config, model, device, dtype, self.log.say, ranks)
+        self.stepper = Stepper(config, model, device, dtype, self.log.say, ranks, task.question_weight)
         self.copier = BatchCopier(device)
         self.step = self.tokens = 0
         self._seconds = 0.0  # of training, before the run was resumed

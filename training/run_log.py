@@ -93,7 +93,7 @@ class RunLog:
             share = controls[SECOND].nats_per_token / controls[FIRST].nats_per_token
             line += f", a second copy of random tokens costs {share:.0%} of the first"
         line += "".join(f", {name} {share:.1%}" for name, share in figures.items())
-        values |= {name.lower(): share for name, share in figures.items()}
+        values |= {name.lower().replace(" ", "_"): share for name, share in figures.items()}
         self._add(step, tokens=tokens, seconds=self.throughput.seconds, **values, sample=sample)
         if step == 0:
             self._loss_at_start = loss.nats_per_token

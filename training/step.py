@@ -13,6 +13,7 @@ from model import GPT
 from system.device import autocast
 from system.errors import UserError
 from system.ranks import ALONE, Ranks
+from training.contrast import answer_questions
 from training.device_batch import batch_to_device
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
@@ -62,6 +63,7 @@ class Stepper:
         dtype: torch.dtype,
         say: Callable[[str], None],
         ranks: Ranks = ALONE,
+        question_weight: float = 0.0,
     ) -> None:
         self.config = config
         self.model = model
@@ -71,6 +73,7 @@ class Stepper:
         self.optimizer = make_optimizer(model, config, device.type, ranks)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.micro_batch = first_micro_batch(config, model, device)  # sequences per forward pass; halved when memory runs out
+        self._question_weight = question_weight
         self._say = say
         self._unread: list[_UnreadStep] = []
 
@@ -119,6 +122,12 @@ class Stepper:
                 loss = self.model(*batch_to_device(part, self.device)) / targets
             self.scaler.scale(loss).backward()
             total += loss.detach()
+            if part.questions:
+                with autocast(self.device, self.dtype):
+                    answers = answer_questions(self.model, *batch_to_device(part.questions, self.device))
+                    per_question = self._question_weight / self.config.sequences_per_step
+                    loss = answers.nats_without_response.sum() / targets + answers.nats.sum() * per_question
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's gap
         return total
 
     def within_memory(self, compute: Callable[[], T]) -> T:

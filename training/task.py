@@ -27,6 +27,7 @@ class TrainingTask:
     sample: Callable[[GPT, int], str]  # text that the model writes at this step, for people to read; may be empty
     # Shares to report at a step, by name, from a model that computes so many sequences at once.
     figures: Callable[[GPT, int, int, Ranks], Mapping[str, float]] = lambda model, step, batch_size, ranks: {}
+    question_weight: float = 0.0  # of the mean loss on the questions of a batch, beside the loss a token
     controls: Mapping[str, Batches] = field(default_factory=dict)  # other data to measure beside the validation loss, by name
     must_match: Mapping[str, Any] = field(default_factory=dict)  # settings that must match when resuming
     data: Mapping[str, Any] = field(default_factory=dict)  # the same of the data, which --new-data lets change

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from config import FinetuneConfig
-from formats.batches import SHUFFLE, BatchSeries, evenly_spaced
+from formats.batches import SHUFFLE, Batch, BatchSeries, evenly_spaced
 from formats.checkpoint import Checkpoint
 from formats.packing import pack
 from formats.shards import SPLITS, Dataset, open_dataset
@@ -14,16 +14,21 @@ from sampling.engine import Engine
 from sampling.generation import ResponsePrompter, generate_texts
 from sampling.sampler import SamplingParams
 from system.amounts import amount
+from system.device import choose_dtype
 from system.errors import BAD_FLAGS, UserError
+from system.ranks import Ranks
 from tokens.prompt_format import PromptFormat
+from training.contrast import share_of_right_answers
 from training.copying import copying_controls
 from training.examples import Example, Examples, PackedExamples, collate
+from training.questions import Questions
 from training.shuffled_responses import assign_other_responses, with_other_responses
 from training.task import Batches, TrainingTask
 
 SHOWN_PAIRS = 3
 SHOWN_CHARACTERS = 200  # of each text
 SHOWN_TOKENS = 64  # of each instruction
+HELD_OUT_QUESTIONS = 200  # in an evaluation
 
 
 class Tuning:
@@ -40,6 +45,8 @@ class Tuning:
         self.sequences = PackedExamples(train, self.block_size, base.tokenizer.end_of_text, config.loss_on)
         self.pairs = len(train)
         self.padding = 1 - train.lengths.sum() / (len(self.sequences) * self.block_size)
+        self.questions = Questions(train, self.prompt_format, self.block_size) if config.contrast else None
+        self.held_out_questions = Questions(val, self.prompt_format, self.block_size) if config.contrast else None
         self.held_out = [val[index] for index in evenly_spaced(len(val), config.eval_pairs).tolist()]
         max_steps = math.ceil(config.epochs * len(self.sequences) / config.sequences_per_step)
         warmup_steps = min(config.warmup_steps, max_steps // 10)
@@ -72,9 +79,11 @@ class Tuning:
             stage="tuning",
             tokenizer=self.base.tokenizer,
             order=self.base.order,
-            draw=lambda first, count: self.sequences.draw(self.config.seed, first, count),
+            draw=self._draw,
             validation=self._batches_of(self.held_out),
             sample=self._sample,
+            figures=self._answer_held_out_questions,
+            question_weight=self.config.contrast,
             controls=controls | copying_controls(self.base.tokenizer, self.block_size, packed=True),
             must_match={
                 **SHUFFLE,
@@ -85,6 +94,20 @@ class Tuning:
             data_fingerprint=self.dataset.fingerprint,
             given={"warmup_steps": self._given_warmup_steps},
         )
+
+    def _draw(self, first: int, count: int) -> Batch:
+        batch = self.sequences.draw(self.config.seed, first, count)
+        return dataclasses.replace(batch, questions=self.questions.draw(self.config.seed, first, count)) if self.questions else batch
+
+    def _answer_held_out_questions(self, model: GPT, step: int, batch_size: int, ranks: Ranks) -> dict[str, float]:
+        """Every rank asks them all, so that they need not agree on a sum."""
+        if self.held_out_questions is None:
+            return {}
+        dtype = choose_dtype(self.config.dtype, model.embedding.weight.device)
+        count = min(HELD_OUT_QUESTIONS, self.config.eval_pairs)
+        starts = range(0, count, batch_size)
+        batches = [self.held_out_questions.draw(0, first, min(batch_size, count - first)) for first in starts]
+        return {"true instruction first": share_of_right_answers(model, batches, dtype)}
 
     def _batches_of(self, examples: list[Example]) -> Batches:
         """The examples packed into sequences, always the same; the loss covers the instructions."""

@@ -56,6 +56,20 @@ def pairs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_pairs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs with instructions of a few tokens, which fit an eighth of the small context."""
+    folder = tmp_path_factory.mktemp("short")
+    rows = [
+        {"instruction": f"{row['output'].split()[0][:3]} {index % 40}", "output": row["output"]}
+        for index, row in enumerate(make_pairs(150))
+    ]
+    flags = ["--tokenizer", base, "--vocab-size", 400, "--block-size", 64, "--val-share", 0.2]
+    result = run_here("preprocess_instruct.py", "--input", write_pairs(folder / "pairs.jsonl", rows), "--data-dir", folder / "data", *flags)
+    assert result.returncode == 0, result.stderr
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
 def tuned(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An uninterrupted run of two epochs. Tests only read it."""
     out = tmp_path_factory.mktemp("runs") / "tuned"

@@ -85,11 +85,12 @@ def test_a_model_is_divided_among_several_processes_only(dataset_folder: Path, t
     fails_with(pretrain(dataset_folder, tmp_path, "--shard"), 2, "--shard: start several processes with torchrun")
 
 
-def test_tuning_counts_the_targets_of_all_processes(base: Path, pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("contrast", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_tuning_counts_the_targets_of_all_processes(base: Path, short_pairs: Path, contrast: float, tmp_path: Path) -> None:
     """Sequences of pairs have different numbers of targets, so a mean of the processes' means would be another loss."""
-    flags = ("--epochs", 0.5, "--eval-every", 100, "--dropout", 0)
-    assert tune(base, pairs, tmp_path / "one", *flags).returncode == 0
-    result = torchrun(2, tuning_command(base, pairs, tmp_path / "two", *flags))
+    flags = ("--epochs", 1, "--eval-every", 100, "--dropout", 0, "--contrast", contrast)
+    assert tune(base, short_pairs, tmp_path / "one", *flags).returncode == 0
+    result = torchrun(2, tuning_command(base, short_pairs, tmp_path / "two", *flags))
     assert result.returncode == 0, result.stderr
     assert_same_course(tmp_path / "two", tmp_path / "one")
 
