@@ -209,6 +209,7 @@ class LoopConfig:
     like: str = ""  # Folder of an earlier run whose settings to use; flags change them. Its own folder as --out-dir resumes it.
 
     def check(self) -> None:
+        self.model.check()
         require(bool(self.out_dir), "name the folder to write with --out-dir")
         require_positive(self, "batch_size", "grad_accum", "max_steps", "lr", "eval_every", "log_every")
         require(
@@ -253,7 +254,6 @@ class TrainConfig(LoopConfig):
     dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on one GPU, and stop.
 
     def check(self) -> None:
-        self.model.check()
         super().check()
         require(not (self.dry_run and self.plot), "--dry-run and --plot: use only one of them")
         require_positive(self, "eval_tokens")

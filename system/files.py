@@ -129,7 +129,7 @@ def lock_results(folder: Path, flag: str, shown: Path | None = None) -> Iterator
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"cannot write {shown or folder}: {error.strerror}. Use another {flag}") from error
+        raise UserError(f"cannot write {shown or folder}: {error.strerror}. {remedy(error)}, or use another {flag}") from error
     try:
         _lock(descriptor, shown or folder, flag)
         yield

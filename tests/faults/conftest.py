@@ -1,11 +1,16 @@
 """Each campaign reports its row through pytest, also from another process; at the end they are one table."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from tests.faults.trials import ROW, Row, Trials, table
+
+# A lock of this process: forks would share tqdm's own, and one that is killed while it holds it would stop all others.
+tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """When two files are the same but for how long their runs took."""
 
 import io
+import itertools
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from formats.checkpoint import SECONDS
 from system.provenance import describe_program
 from training.metrics import METRICS
-from training.run_record import RECORD
+from training.run_record import RECORD, SITTINGS
 
 SPEED = ("seconds", "tokens_per_second", "tflops")
 
@@ -21,10 +22,17 @@ def same_state(name: str, ours: bytes, theirs: bytes | None) -> bool:
     if name.endswith(".pt"):
         first, second = (torch.load(io.BytesIO(content), weights_only=True) for content in (ours, theirs))
         return _equal({**first, SECONDS: 0}, {**second, SECONDS: 0})
-    if name.endswith(RECORD):  # of a project that may change meanwhile
+    if name.endswith(RECORD):  # of a project that may change meanwhile, and of a run with any number of sittings
         first, second = (json.loads(content) for content in (ours, theirs))
-        return {**first, **describe_program()} == {**second, **describe_program()}
+        same = {**describe_program(), SITTINGS: []}
+        return {**first, **same} == {**second, **same} and _follow_each_other(first[SITTINGS])
     return name.endswith(METRICS) and _without_speed(ours) == _without_speed(theirs)
+
+
+def _follow_each_other(sittings: list[dict[str, Any]]) -> bool:
+    """Whether each sitting begins where the one before ended, the first one at the start."""
+    steps = [(sitting["from_step"], sitting["to_step"]) for sitting in sittings]
+    return steps[0][0] == 0 and all(before[1] == after[0] for before, after in itertools.pairwise(steps))
 
 
 def _without_speed(content: bytes) -> list[dict[str, Any]]:

@@ -11,10 +11,13 @@ import json
 import os
 import runpy
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from tqdm import tqdm
 
 from tests.preprocessing.in_process import EngineHere
 
@@ -23,6 +26,7 @@ def serve(modules: list[str]) -> None:
     """Run the commands that come as lines of JSON, one after the other; each is answered with the wait status of its process."""
     for name in modules:
         importlib.import_module(name)
+    tqdm.set_lock(threading.RLock())  # not shared with the children, which are killed
     gc.freeze()  # or each child would copy all of these modules, to look through them
     print("warm", flush=True)
     for line in sys.stdin:
