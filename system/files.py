@@ -39,6 +39,9 @@ def _open_alone(path: Path) -> IO[bytes]:
                 return file
         except FileNotFoundError:  # it was renamed, or removed
             pass
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         file.close()
 
 

@@ -82,6 +82,7 @@ def _train(
     if last and is_finished(config, last):
         if ranks.is_first:
             redraw_loss_curve(folder)
+            end_sitting(config, last.step)  # unless a kill after the last step left it open
         done = (
             f"has already trained for {amount(config.hours, 'hour')}"
             if config.hours

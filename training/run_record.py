@@ -42,7 +42,8 @@ def end_sitting(config: LoopConfig, saved_step: int) -> None:
     """Record the last step of the sitting. One that was killed gets it when the run is resumed."""
     path = Path(config.out_dir) / RECORD
     record = _earlier_record(path)
-    if sittings := _sittings(record):
+    sittings = _sittings(record)
+    if sittings and sittings[-1].get("to_step") != saved_step:
         sittings[-1]["to_step"] = saved_step
         write_json(path, {**record, SITTINGS: sittings})
 

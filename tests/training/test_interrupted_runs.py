@@ -1,6 +1,7 @@
 """Runs that are killed, stopped or fail: no work is lost, and resuming gives the same weights."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_a_killed_run_resumes_to_the_same_bits(dataset_folder: Path, pretrained:
         return [{key: row[key] for key in row if key not in ("seconds", "tokens_per_second", "tflops")} for row in read_metrics(folder)]
 
     assert without_speed(tmp_path) == without_speed(pretrained.folder)
+
+
+def test_a_run_killed_after_its_last_checkpoint_gets_its_record_completed(dataset_folder: Path, pretrained: Run, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(pretrained.folder, tmp_path / "out"))
+    whole = json.loads((out / "config.json").read_text())
+    whole["sittings"][-1]["to_step"] = None
+    (out / "config.json").write_text(json.dumps(whole))
+    (out / "config.json.part").write_text("{")
+    assert "is already at step 40" in pretrain(dataset_folder, out, *PRETRAINING).stdout
+    assert json.loads((out / "config.json").read_text())["sittings"][-1]["to_step"] == 40
+    assert not (out / "config.json.part").exists()
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
