@@ -30,7 +30,20 @@ WHAT_IT_DOES = {
     ("pretraining", "forward"): "It continues a text. It is the twin of a model that writes backwards, to compare with.",
 }
 FACTS = "library_name: transformers\npipeline_tag: text-generation\ntags:\n- backgpt\n"
-RECIPE = ("optimizer", "lr", "adamw_lr", "schedule", "batch_size", "grad_accum", "max_steps", "epochs", "hours", "loss_on", "contrast", "seed")
+RECIPE = (
+    "optimizer",
+    "lr",
+    "adamw_lr",
+    "schedule",
+    "batch_size",
+    "grad_accum",
+    "max_steps",
+    "epochs",
+    "hours",
+    "loss_on",
+    "contrast",
+    "seed",
+)
 SHOWN_FILES = 3
 PLACES = (*PATHS, "pairs_dir", "text", "pairs", "against")
 HELLASWAG = EvaluateConfig.hellaswag  # a data set on the hub
