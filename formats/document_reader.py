@@ -16,11 +16,7 @@ class DocumentReader:
 
     def __init__(self, dataset: Dataset, split: Split, boundary: int) -> None:
         self._stream = stream = dataset.stream(split)
-        found = []
-        for start in range(0, len(stream), SCANNED_IDS):
-            ids = stream.read(start, SCANNED_IDS)
-            found.append(start + np.flatnonzero(ids == boundary))
-        self.starts = np.concatenate([*found, [len(stream)]])
+        self.starts = np.append(self.places_of(boundary), len(stream))
         documents = sum(shard.documents for shard in dataset.shards(split))
         if len(self) != documents or self.starts[0] != 0:
             problem = f"they hold {len(self):,} {dataset.content}" if self.starts[0] == 0 else "they do not begin with a boundary"
@@ -29,6 +25,13 @@ class DocumentReader:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def places_of(self, id: int) -> NDArray[np.int64]:
+        """Where in the stream an id stands."""
+        parts = [np.empty(0, np.int64)]
+        for start in range(0, len(self._stream), SCANNED_IDS):
+            parts.append(start + np.flatnonzero(self._stream.read(start, SCANNED_IDS) == id))
+        return np.concatenate(parts)
 
     def read(self, index: int) -> NDArray[np.int64]:
         """The ids of a document, its boundary first."""

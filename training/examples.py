@@ -44,7 +44,8 @@ class Examples:
     @cached_property
     def prompt_lengths(self) -> NDArray[np.int64]:
         """Ids of each example before its instruction."""
-        return np.array([self[index].prompt_length for index in range(len(self))], np.int64)
+        begins: NDArray[np.int64] = self._pairs.places_of(self._instruction_id) - self._pairs.starts[:-1] + 1
+        return begins
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -104,6 +104,7 @@ def test_a_question_depends_on_the_seed_and_its_number_alone(questions: Question
 
 
 def test_every_pair_with_a_short_instruction_is_asked_about_once_in_an_epoch(examples: Examples, questions: Questions) -> None:
+    assert examples.prompt_lengths.tolist() == [examples[index].prompt_length for index in range(len(examples))]
     lengths = examples.lengths + 1 - examples.prompt_lengths
     usable = int((lengths <= CONTEXT // LONGEST).sum())
     assert 2 < usable < len(examples)  # both kinds are there
