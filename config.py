@@ -12,8 +12,7 @@ from system.encodings import is_text_encoding
 from system.errors import require, require_at_most, require_not_negative, require_positive
 from system.processors import usable_processors
 
-MAX_VOCAB_SIZE = 65_536  # an id is stored as uint16
-MIN_VOCAB_SIZE = 256 + 2 + 8 + 1  # byte pieces, padding and unknown, the control symbols, one ordinary piece
+MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 256 + 2 + 8 + 1, 1 << 16  # bytes, padding and unknown, control symbols, one more; what uint16 holds
 MAX_BLOCK_SIZE = 1 << 17  # tokens; the rotary tables grow with it
 MAX_LAYERS, MAX_WIDTH, MAX_MLP_SIZE = 1 << 10, 1 << 16, 1 << 20  # far above any model that one machine trains
 MAX_STEP_TOKENS = 1 << 28  # in a step: their ids are in memory, those of the next step too
@@ -280,7 +279,7 @@ class FinetuneConfig(LoopConfig):
     lr: float = 1e-4  # Peak learning rate.
     warmup_steps: int = 100  # Steps over which the learning rate rises from zero; at most a tenth of all steps.
     eval_every: int = 200  # Steps between evaluations; each saves the last checkpoint and, on a new lowest loss, the best.
-    contrast: float = 0.0  # Weight of telling a response's instruction from those of others, beside the loss; doubles the work.
+    contrast: float = 0.0  # Weight of the loss on picking a response's instruction among others; 0: off. Steps take at least twice as long.
     eval_pairs: int = 1000  # Held-out pairs in an evaluation, always the same.
     dropout: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None  # Dropout while tuning; by default that of pretraining.
     seed: int = 0  # Seed of the order of the batches.
@@ -288,7 +287,8 @@ class FinetuneConfig(LoopConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "epochs", "eval_pairs")
-        require(self.contrast >= 0 and not (self.shard and self.contrast), f"--contrast {self.contrast}: from 0 on, and not with --shard")
+        require(0 <= self.contrast <= 100, f"--contrast {self.contrast}: from 0 to 100")
+        require(not (self.shard and self.contrast), "--contrast and --shard: use only one of them")
         require_at_most(self, epochs=MAX_EPOCHS)
         require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 up to, not including, 1")
 

@@ -140,8 +140,8 @@ def _describe_training(stages: Sequence[Checkpoint]) -> Iterator[str]:
         loss = f"{stage.val_loss:.4f} nats per token" if math.isfinite(stage.val_loss) else "unknown"
         settings = stage.train_config
         yield f"{what} on {_describe_data(settings)}: step {stage.step:,}, {stage.tokens:,} tokens, validation loss {loss}.\n"
-        unused = ("epochs",) if settings.get("hours") else ()  # the time decides
-        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None and name not in unused]
+        unused = {"epochs": settings.get("hours"), "contrast": not settings.get("contrast")}  # of --epochs and --hours the time decides
+        rows = [f"| `{name}` | {settings[name]} |" for name in RECIPE if settings.get(name) is not None and not unused.get(name)]
         if rows:
             yield "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
         if stage is not stages[-1]:

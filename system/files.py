@@ -18,6 +18,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f"{path.name}.part")
     with naming(path), _open_alone(temporary) as file:
         try:
+            file.truncate()
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -28,20 +29,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _open_alone(path: Path) -> IO[bytes]:
-    """An empty file for one writer: a second one waits here until the first has finished, and then gets a file of its own."""
+    """A file for one writer, perhaps with what a killed one left: a second writer waits here for the first, then gets a file of its own."""
     while True:
         file = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT), "wb")
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
-                file.truncate()
                 return file
         except FileNotFoundError:  # it was renamed, or removed
             pass
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
         file.close()
 
 

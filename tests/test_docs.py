@@ -32,7 +32,8 @@ from tests.conftest import ROOT, copy_project
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]  # in this order their commands run
-NOTES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / folder / "README.md" for folder in ("assets", "data", "out"))]
+FOLDERS = ("assets", "data", "experiments", "out")
+NOTES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in (*PAGES, *NOTES)}
 ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 BLOCKS = [block for page in PAGES for block in re.findall(r"^```sh( offline)?\n(.*?)^```", TEXTS[page], flags=re.MULTILINE | re.DOTALL)]

@@ -4,6 +4,7 @@ A row holds the response, the instructions one after another, the prompt without
 instruction reads the prompt before it and no other instruction, so all of them share one pass over the response.
 """
 
+import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from config import IGNORE_INDEX
 from formats.batches import PADDING, Batch, shuffled_indices
-from system.errors import UserError
+from model import segment_positions_and_mask
 from tokens.prompt_format import PromptFormat
 from training.examples import Example, Examples
 
 # A segment id is that of the prompt, 0 with a response and BRANCHES without, plus the number of the instruction, from 1 on.
 BRANCHES = 128
+NOWHERE = -2  # the segment that a prompt follows
 LONGEST = 8  # instructions have at most this part of the context, so that a row holds several
 DRAWS = 2 * BRANCHES  # instructions drawn for a question, those included that it has or that belong to its response
 
@@ -34,14 +36,23 @@ class Questions:
         self._filler = prompt_format.tokenizer.end_of_text
         self._no_response = np.array(prompt_format.prompt([]), np.int64)
         self._before_response = len(prompt_format.before_response)
-        prompts = examples.prompt_lengths
-        self._usable = np.flatnonzero(examples.lengths + 1 - prompts <= block_size // LONGEST)
-        different = len({examples[index].ids[prompts[index] :].tobytes() for index in self._usable[:DRAWS].tolist()})
-        if different < 2:
-            raise UserError(
-                f"--contrast: two different instructions of at most {block_size // LONGEST} tokens, an eighth of the context, are needed; "
-                f"the pairs have {different}. Leave --contrast out, or tune a model with a longer context"
-            )
+        self._usable = np.flatnonzero(examples.lengths + 1 - examples.prompt_lengths <= self.longest)
+
+    def __len__(self) -> int:
+        """How many examples are asked about."""
+        return len(self._usable)
+
+    @property
+    def longest(self) -> int:
+        """Ids of an instruction at most."""
+        return self._block_size // LONGEST
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether two examples differ in response and instruction."""
+        examples = (self._examples[index] for index in self._usable.tolist())
+        first = next(examples, None)
+        return first is not None and any(all(map(operator.ne, _texts(each), _texts(first))) for each in examples)
 
     def draw(self, seed: int, first: int, count: int) -> Batch:
         """`count` questions, from number `first` on. Every pair is asked about before one is asked about again."""
@@ -73,30 +84,35 @@ class Questions:
                 yield np.concatenate([start[-1:], instruction[:-1]]), instruction, number * BRANCHES + branch
 
     def _instructions(self, asked: Example, room: int, source: np.random.Generator) -> list[Ids]:
-        """The true instruction, then others that belong to other responses, as many as there is room for."""
-        response, found = asked.ids[: asked.prompt_length].tobytes(), [asked.ids[asked.prompt_length :]]
-        known = {found[0].tobytes()}
+        """The true instruction, then others that belong to other responses, until one has no room."""
+        response, true = _texts(asked)
+        found, known = [asked.ids[asked.prompt_length :]], {true}
         room -= len(found[0])
         for index in self._usable[source.integers(len(self._usable), size=DRAWS)].tolist():
             example = self._examples[index]
-            instruction = example.ids[example.prompt_length :]
-            if len(instruction) > room or len(found) == BRANCHES - 1:
+            theirs, instruction = _texts(example)
+            if theirs == response or instruction in known:
+                continue
+            ids = example.ids[example.prompt_length :]
+            if len(ids) > room or len(found) == BRANCHES - 1:
                 break
-            if (ids := instruction.tobytes()) not in known and example.ids[: example.prompt_length].tobytes() != response:
-                found.append(instruction)
-                known.add(ids)
-                room -= len(instruction)
+            found.append(ids)
+            known.add(instruction)
+            room -= len(ids)
         return found
+
+
+def _texts(example: Example) -> tuple[bytes, bytes]:
+    """Response and instruction, to compare."""
+    return example.ids[: example.prompt_length].tobytes(), example.ids[example.prompt_length :].tobytes()
 
 
 def positions_and_mask(segment_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Position of each token of questions (B, T), and the mask (B, 1, T, T): a token attends to its prompt and its own instruction."""
-    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)  # (T)
-    begins = torch.nn.functional.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)  # (B, T)
-    offsets = index - torch.where(begins, index, 0).cummax(dim=1).values  # (B, T) from the begin of its part
+    offsets, own = segment_positions_and_mask(segment_ids)
+    assert isinstance(own, Tensor)
     prompts = segment_ids - segment_ids % BRANCHES  # (B, T) the segment id of its prompt
     lengths = torch.stack([(segment_ids == number * BRANCHES).sum(1) for number in range(2)], 1)  # (B, 2)
-    after = lengths.gather(1, (prompts // BRANCHES).clamp(min=0))  # (B, T)
-    positions = offsets + torch.where(segment_ids == prompts, 0, after)
-    attended = (segment_ids[:, :, None] == segment_ids[:, None, :]) | (prompts[:, :, None] == segment_ids[:, None, :])  # (B, T, T)
-    return positions, (attended & (index[:, None] >= index)).unsqueeze(1)
+    before = torch.where(segment_ids == prompts, 0, lengths.gather(1, (prompts // BRANCHES).clamp(min=0)))  # (B, T)
+    earlier = torch.where(segment_ids == prompts, NOWHERE, prompts)
+    return offsets + before, own | (earlier[:, None, :, None] == segment_ids[:, None, None, :])

@@ -45,8 +45,15 @@ class Tuning:
         self.sequences = PackedExamples(train, self.block_size, base.tokenizer.end_of_text, config.loss_on)
         self.pairs = len(train)
         self.padding = 1 - train.lengths.sum() / (len(self.sequences) * self.block_size)
-        self.questions = Questions(train, self.prompt_format, self.block_size) if config.contrast else None
-        self.held_out_questions = Questions(val, self.prompt_format, self.block_size) if config.contrast else None
+        self.questions, self.held_out_questions = (
+            Questions(examples, self.prompt_format, self.block_size) if config.contrast else None for examples in (train, val)
+        )
+        if self.questions and not self.questions.are_possible:
+            raise UserError(
+                f"--contrast: the training pairs have no two different instructions of at most {self.questions.longest} tokens, an "
+                "eighth of the context, with different responses. Leave --contrast out, or tune a model with a longer context",
+                BAD_FLAGS,
+            )
         self.held_out = [val[index] for index in evenly_spaced(len(val), config.eval_pairs).tolist()]
         max_steps = math.ceil(config.epochs * len(self.sequences) / config.sequences_per_step)
         warmup_steps = min(config.warmup_steps, max_steps // 10)
@@ -62,6 +69,8 @@ class Tuning:
             f"{amount(self.pairs, 'pair')} packed into {amount(count, 'sequence')} of {self.block_size} tokens, "
             f"{self.padding:.1%} padding; {steps} of {amount(config.sequences_per_step, 'sequence')}"
         )
+        if self.questions:
+            text += f"; questions about {len(self.questions):,} of the pairs, with instructions of at most {self.questions.longest} tokens"
         made_for = self.dataset.meta["settings"]["block_size"]
         if made_for < self.block_size:
             text += f"; the pairs were cut for a context of {made_for}, though this model has a larger one"
@@ -100,13 +109,13 @@ class Tuning:
         return dataclasses.replace(batch, questions=self.questions.draw(self.config.seed, first, count)) if self.questions else batch
 
     def _answer_held_out_questions(self, model: GPT, step: int, batch_size: int, ranks: Ranks) -> dict[str, float]:
-        """Every rank asks them all, so that they need not agree on a sum."""
-        if self.held_out_questions is None:
+        questions = self.held_out_questions
+        if not ranks.is_first or questions is None or not questions.are_possible:
             return {}
         dtype = choose_dtype(self.config.dtype, model.embedding.weight.device)
         count = min(HELD_OUT_QUESTIONS, self.config.eval_pairs)
         starts = range(0, count, batch_size)
-        batches = [self.held_out_questions.draw(0, first, min(batch_size, count - first)) for first in starts]
+        batches = [questions.draw(0, first, min(batch_size, count - first)) for first in starts]
         return {"true instruction first": share_of_right_answers(model, batches, dtype)}
 
     def _batches_of(self, examples: list[Example]) -> Batches:

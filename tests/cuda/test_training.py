@@ -5,17 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from formats.batches import Batch, BatchSeries
+from config import IGNORE_INDEX, FinetuneConfig
+from formats.batches import PADDING, Batch, BatchSeries
 from formats.checkpoint import LAST, load_checkpoint
 from system.device import explain_out_of_memory
 from system.errors import UserError
-from tests.cuda.conftest import SHAPE
+from tests.cuda.conftest import SHAPE, assert_gradients_are_near, random_model
 from tests.training.counting import counting_batch, make_trainer, measured_step
+from training.device_batch import BatchCopier
 from training.loop import Trainer
 from training.metrics import read_metrics
+from training.questions import BRANCHES
+from training.step import Stepper
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BATCH = 8
@@ -146,3 +151,22 @@ def test_a_resumed_run_continues_like_an_uninterrupted_one(first: str, dtype: to
     losses = [[row["loss"] for row in read_metrics(tmp_path / name) if "loss" in row] for name in ("whole", "halves")]
     assert len(losses[0]) == 10
     assert losses[1] == pytest.approx(losses[0], rel=0.02 if first == "cuda" else 0.1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_questions_have_the_gradients_of_a_cpu(is_compiled: bool, dtype: torch.dtype, tolerance: float) -> None:
+    """The questions themselves are never compiled; they come beside sequences that are, copied ahead by another stream."""
+    segments = np.repeat([0, 1, 2, BRANCHES, BRANCHES + 1, BRANCHES + 2, PADDING], [96, 20, 24, 6, 20, 24, 66])
+    ids = np.random.default_rng(0).integers(300, 400, (2, BATCH, SHAPE.block_size))
+    targets = np.where(segments % BRANCHES * (segments != PADDING) > 0, ids[1], IGNORE_INDEX)
+    packed = Batch(ids[0], ids[1], np.zeros_like(ids[0]), Batch(ids[0], targets, np.tile(segments, (BATCH, 1))))
+    models = [random_model(torch.device(name)) for name in ("cuda", "cpu")]
+    if is_compiled:
+        models[0].compile(dynamic=False)
+    for model, computed in zip(models, (dtype, torch.float32), strict=True):
+        device = model.embedding.weight.device
+        stepper = Stepper(FinetuneConfig(batch_size=BATCH), model, device, computed, print, question_weight=1)
+        stepper.micro_batch = BATCH // 2
+        stepper.accumulate_gradients(BatchCopier(device).copy(packed), packed.targets.size)
+    assert_gradients_are_near(models[0].cpu(), models[1], tolerance)

@@ -1,5 +1,7 @@
 """Batches copied to the device ahead of their step."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,17 @@ from training.device_batch import BatchCopier, DeviceBatch, batch_to_device
 
 def test_every_part_of_a_batch_copied_ahead_is_on_the_device() -> None:
     ids = np.arange(24).reshape(4, 6)
-    for batch in (Batch(ids, ids + 1), Batch(ids, ids + 1, np.where(ids % 6 < 4, ids // 3, PADDING))):
+    packed = Batch(ids, ids + 1, np.where(ids % 6 < 4, ids // 3, PADDING))
+    for batch in (Batch(ids, ids + 1), packed, dataclasses.replace(packed, questions=Batch(ids + 2, ids + 3, ids))):
         ahead = BatchCopier(torch.device("cpu")).copy(batch)
         assert ahead.tokens == batch.tokens
         for part in (slice(0, 4), slice(1, 3), slice(3, 9)):
             assert isinstance(ahead[part], DeviceBatch)
-            ours, theirs = (batch_to_device(each[part], torch.device("cpu")) for each in (ahead, batch))
-            assert len(ours) == len(theirs)
-            assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
+            assert isinstance(ahead[part].questions, DeviceBatch) == (batch.questions is not None)
+            for ours, theirs in ((ahead[part], batch[part]), (ahead[part].questions, batch[part].questions)):
+                if ours and theirs:
+                    pairs = zip(batch_to_device(ours, torch.device("cpu")), batch_to_device(theirs, torch.device("cpu")), strict=True)
+                    assert all(torch.equal(first, second) for first, second in pairs)
 
 
 def test_a_batch_that_does_not_fit_ahead_is_copied_by_its_step(monkeypatch: pytest.MonkeyPatch) -> None:

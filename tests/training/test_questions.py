@@ -1,5 +1,6 @@
 """Questions: which pairs they ask about, with which other instructions, and what each token sees."""
 
+import dataclasses
 import signal
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import IGNORE_INDEX, ModelConfig
+from config import IGNORE_INDEX, FinetuneConfig, ModelConfig
 from formats.batches import PADDING, Batch
 from formats.shards import open_dataset
 from model import GPT
@@ -22,9 +23,10 @@ from tests.training.test_examples import write_dataset
 from tokens.prompt_format import PromptFormat
 from training.contrast import answer_questions, share_of_right_answers
 from training.device_batch import batch_to_device
-from training.examples import Examples
+from training.examples import Examples, PackedExamples
 from training.metrics import read_metrics
 from training.questions import BRANCHES, LONGEST, Questions, positions_and_mask
+from training.step import Stepper
 
 CONTEXT = 128
 CONTRASTED = ("--contrast", 1, "--epochs", 6, "--eval-every", 10)
@@ -151,7 +153,7 @@ def test_answers_are_those_of_each_instruction_alone(questions: Questions) -> No
         scores = torch.tensor([nats(BRANCHES + branch) - nats(branch) for branch in branches])
         assert answers.nats[row].item() == pytest.approx(-scores.log_softmax(0)[0].item(), rel=1e-3, abs=1e-3)
         assert answers.nats_without_response[row].item() == pytest.approx(nats(BRANCHES + 1), rel=1e-4)
-        assert bool(answers.is_first[row]) == bool(scores[0] > scores[1:].max())
+        assert answers.lead[row].item() == pytest.approx((scores[0] - scores[1:].max()).item(), rel=1e-3, abs=1e-3)
 
 
 def test_a_token_sees_its_prompt_and_its_own_instruction_only() -> None:
@@ -182,7 +184,7 @@ def contrasted(base: Path, short_pairs: Path, tmp_path_factory: pytest.TempPathF
 
 def test_tuning_with_contrast_finds_more_instructions(base: Path, short_pairs: Path, contrasted: Run, tmp_path: Path) -> None:
     rows = [row for row in read_metrics(contrasted.folder) if "val_loss" in row]
-    assert "true instruction first " in contrasted.printed
+    assert "true instruction first " in contrasted.printed and "; questions about " in contrasted.printed
     assert rows[-1]["true_instruction_first"] > rows[0]["true_instruction_first"]
     plain = tune(base, short_pairs, tmp_path / "plain", "--epochs", 6, "--eval-every", 10)
     assert plain.returncode == 0 and "true instruction first" not in plain.stdout
@@ -200,16 +202,63 @@ def test_it_resumes_with_the_same_weights(base: Path, short_pairs: Path, contras
     assert_same_weights(tmp_path, contrasted.folder)
 
 
+def test_a_step_adds_the_gradients_of_the_questions(examples: Examples, questions: Questions, prompt_format: PromptFormat) -> None:
+    """In however many micro-batches, and none without weight."""
+    sequences = PackedExamples(examples, CONTEXT, prompt_format.tokenizer.end_of_text, "instruction")
+    batch = dataclasses.replace(sequences.draw(0, 0, 4), questions=questions.draw(0, 0, 4))
+    assert batch.questions is not None
+    targets = int((batch.targets != IGNORE_INDEX).sum())
+    config, cpu = FinetuneConfig(batch_size=4), torch.device("cpu")
+    found = []
+    for weight in (0.0, 3.0):
+        model = random_model().train()
+        answers = answer_questions(model, *batch_to_device(batch.questions, cpu))
+        alone = model(*batch_to_device(dataclasses.replace(batch, questions=None), cpu))
+        ((alone + answers.nats_without_response.sum()) / targets + weight * answers.nats.mean()).backward()
+        wanted = [parameter.grad for parameter in model.parameters()]
+        for micro_batch in (4, 2, 1, 3):
+            stepper = Stepper(config, random_model(), cpu, torch.float32, print, question_weight=weight)
+            stepper.micro_batch = micro_batch
+            loss = stepper.accumulate_gradients(batch, targets)
+            assert loss.item() == pytest.approx(alone.item() / targets, rel=1e-5)  # the printed loss is that of the instructions
+            for parameter, gradient in zip(stepper.model.parameters(), wanted, strict=True):
+                torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+        found.append(wanted[0])
+    assert found[0] is not None and found[1] is not None and not torch.allclose(found[0], found[1], rtol=0.01)
+
+
+def test_the_logits_of_all_sequences_never_exist_at_once(questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.contrast.CHUNK_ROWS_CPU", 2 * CONTEXT)
+    sizes = []
+    logits = GPT.logits
+
+    def counted(self: GPT, states: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(states))
+        return logits(self, states)
+
+    monkeypatch.setattr(GPT, "logits", counted)
+    answer_questions(random_model(), *batch_to_device(questions.draw(0, 0, 5), torch.device("cpu"))).nats.sum().backward()  # type: ignore[no-untyped-call]  # torch's gap
+    assert set(sizes) == {1, 2}
+
+
+def test_a_question_with_one_instruction_does_not_count(questions: Questions) -> None:
+    batch = questions.draw(0, 0, 2)
+    assert batch.segment_ids is not None
+    others = (batch.segment_ids[0] % BRANCHES > 1) & (batch.segment_ids[0] != PADDING)
+    batch.segment_ids[0][others], batch.targets[0][others] = PADDING, IGNORE_INDEX
+    leads = answer_questions(random_model(), *batch_to_device(batch, torch.device("cpu"))).lead
+    assert leads[0] == torch.inf and leads[1].isfinite()
+    assert share_of_right_answers(random_model(), [batch], torch.float32) == float(leads[1] > 0)
+
+
 def test_one_instruction_for_all_pairs_is_refused(base: Path, tmp_path: Path) -> None:
     rows = [{"instruction": "Say it", "output": row["output"]} for row in make_pairs(60)]
     flags = ["--tokenizer", base, "--vocab-size", 400, "--block-size", 64, "--val-share", 0.2]
     made = run_here("preprocess_instruct.py", "--input", write_pairs(tmp_path / "one.jsonl", rows), "--data-dir", tmp_path / "data", *flags)
     assert made.returncode == 0, made.stderr
-    fails_with(
-        tune(base, tmp_path / "data", tmp_path / "out", "--contrast", 1), 1, "--contrast: two different instructions", "the pairs have 1"
-    )
+    fails_with(tune(base, tmp_path / "data", tmp_path / "out", "--contrast", 1), 2, "--contrast: the training pairs have no two different")
 
 
 def test_flags_that_cannot_be(base: Path, pairs: Path, tmp_path: Path) -> None:
-    fails_with(tune(base, pairs, tmp_path, "--contrast", -1), 2, "--contrast -1.0")
-    fails_with(tune(base, pairs, tmp_path, "--contrast", 1, "--shard"), 2, "--contrast 1.0: from 0 on, and not with --shard")
+    fails_with(tune(base, pairs, tmp_path, "--contrast", -1), 2, "--contrast -1.0: from 0 to 100")
+    fails_with(tune(base, pairs, tmp_path, "--contrast", 1, "--shard"), 2, "--contrast and --shard: use only one")
