@@ -98,7 +98,7 @@ class Campaign:
         assert code == 0 or (may_be_done and code == 2 and DONE.search(errors)), errors
 
     def kill(self, process: subprocess.Popen[str]) -> str:
-        """Kill the process group, its first process alone, or one of its workers; returns which."""
+        """Kill the process group, its first process alone, or one of its workers; returns which, or nothing if it had just ended."""
         who = self.chooser.choice(self.who)
         workers = []
         if who == "worker":
@@ -114,8 +114,9 @@ class Campaign:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        assert process.wait(120) == -signal.SIGKILL
-        return who
+        code = process.wait(120)
+        assert code in (0, -signal.SIGKILL)
+        return who if code else ""
 
     def chain(self, most: int) -> list[str]:
         """Start and kill the command until it comes to its end, or as often as wanted; then let it end, and compare. Returns the kills."""
@@ -130,9 +131,11 @@ class Campaign:
             if process.poll() is not None:
                 break
             with contextlib.suppress(psutil.NoSuchProcess):
-                on_disk = any(path.is_file() and path.name not in (".lock", RECORD, METRICS) for path in self.folder.rglob("*"))
-                kills.append(f"{self.kill(process)} after {moment:.2f} s")
-                self.early += not on_disk
+                is_on_disk = any(path.is_file() and path.name not in (".lock", RECORD, METRICS) for path in self.folder.rglob("*"))
+                if not (who := self.kill(process)):
+                    break
+                kills.append(f"{who} after {moment:.2f} s")
+                self.early += not is_on_disk
         else:
             process = self.start()
         try:
