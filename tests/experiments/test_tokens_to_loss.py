@@ -86,6 +86,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(flags: str, dataset_folde
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_whole_run(dataset_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.tokens_to_loss", "--data-dir", dataset_folder, "--out-dir", tmp_path]
     small = ["--shape", "1x64", "--tokens", "16384", "--seeds", "0", "--recipes", "published", "fast"]

@@ -88,7 +88,7 @@ def test_a_model_is_divided_among_several_processes_only(dataset_folder: Path, t
 @pytest.mark.parametrize("contrast", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_tuning_counts_the_targets_of_all_processes(base: Path, short_pairs: Path, contrast: float, tmp_path: Path) -> None:
     """Sequences of pairs have different numbers of targets, so a mean of the processes' means would be another loss."""
-    flags = ("--epochs", 1, "--eval-every", 100, "--dropout", 0, "--contrast", contrast)
+    flags = ("--epochs", 0.5, "--eval-every", 100, "--dropout", 0, "--contrast", contrast)
     assert tune(base, short_pairs, tmp_path / "one", *flags).returncode == 0
     result = torchrun(2, tuning_command(base, short_pairs, tmp_path / "two", *flags))
     assert result.returncode == 0, result.stderr
@@ -113,6 +113,7 @@ def test_a_run_of_two_is_stopped_and_goes_on_alone(dataset_folder: Path, alone: 
     assert_same_course(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_others_and_torchrun_goes_on_from_the_last_checkpoint(
     dataset_folder: Path, alone: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_two_machines_of_which_one_is_lost(dataset_folder: Path, tmp_path: Path)
     assert load_checkpoint(last).step == steps
 
 
+@pytest.mark.long
 def test_a_batch_that_the_processes_cannot_divide_is_refused_in_one_line(dataset_folder: Path, tmp_path: Path) -> None:
     result = torchrun(3, pretraining_command(dataset_folder, tmp_path / "out", *RUN))
     assert result.returncode != 0
