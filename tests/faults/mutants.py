@@ -5,8 +5,9 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+Result = TypeVar("Result")
 Places = Mapping[str, Sequence[tuple[int, int]]]  # for each class of bytes, the ranges that are of it
 
 EXTREME = (0, 1, 127, 255, 256, 65_535, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 62) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
@@ -39,6 +40,17 @@ def byte_mutants(content: bytes, places: Places, count: int, seed: int = 0) -> I
 def in_file(mutants: Iterable[Mutant], before: Sequence[bytes], after: Sequence[bytes]) -> Iterator[Mutant]:
     """The same as a line of a file, after and before other lines."""
     return (Mutant(what, b"\n".join([*before, line, *after, b""])) for what, line in mutants)
+
+
+def intact(damaged: bytes, results: Mapping[bytes, Result]) -> list[Result]:
+    """What comes of the lines of a damaged file that are as they were, each named with what comes of it in the sound one."""
+    return [results[line] for line in damaged.split(b"\n") if line in results]
+
+
+def are_among(wanted: Iterable[object], found: Iterable[object]) -> bool:
+    """Whether all of them were found, in this order; others may lie between them."""
+    remaining = iter(found)
+    return all(any(each == other for other in remaining) for each in wanted)
 
 
 def _flipped_bit(chosen: random.Random, content: bytes, place: int) -> bytes:

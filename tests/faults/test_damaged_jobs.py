@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from config import SampleConfig, SampleInstructConfig
-from evaluation.hellaswag import ENDINGS, read_tasks
+from evaluation.hellaswag import ENDINGS, HellaSwagTask, read_tasks
 from formats.checkpoint import Checkpoint, load_checkpoint
-from formats.tolerant_rows import Row, read_rows_or_errors
+from formats.tolerant_rows import Row
 from model import GPT
 from sampling.ending_files import texts_job
 from sampling.engine import Engine, Request, TokenEvent
@@ -81,6 +81,7 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
     model = checkpoint.make_model(torch.device("cpu"))
     source, output = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     lines = [json.dumps(row, ensure_ascii=False).encode() for row in GIVEN[kind]]
+    sound: dict[bytes, Row] = {}  # what comes of each line
 
     def read(damaged: bytes) -> bool:
         source.write_bytes(damaged)
@@ -88,12 +89,17 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
         is_refused = refused(lambda: run_file_job(make_job(kind, str(source), checkpoint, model), checkpoint, model, str(output)))
         if output.is_file():  # with an error for each row that cannot be used
             results = rows_of(output)
-            assert [row["row"] for row in results] == [*range(1, len(list(read_rows_or_errors(str(source), lambda fields: fields))) + 1)]
+            assert [row["row"] for row in results] == [*range(1, len(results) + 1)]
+            given = [line for line in damaged.split(b"\n") if line.decode(errors="replace").strip()]
+            assert len(results) == len(given)
+            expected = [sound.get(line) for line in given]
+            assert all(row == {**wanted, "row": row["row"]} for row, wanted in zip(results, expected, strict=True) if wanted)
             assert is_refused == any("error" in row for row in results)
         return is_refused
 
     content = b"\n".join([*lines, b""])
     assert not read(content), rows_of(output)
+    sound.update(zip(lines, rows_of(output), strict=True))
     values = (
         in_file(json_mutants(row, count // 4 // len(lines), seed=number), lines[:number], lines[number + 1 :])
         for number, row in enumerate(GIVEN[kind])
@@ -114,15 +120,23 @@ def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> N
         path.write_bytes(damaged)
 
         def use() -> None:
-            for task in read_tasks(str(path), 0):
+            tasks = read_tasks(str(path), 0)
+            given = [line for line in damaged.split(b"\n") if line.decode(errors="replace").strip()]
+            assert len(tasks) == len(given)
+            assert all(task == sound.get(line, task) for task, line in zip(tasks, given, strict=True))
+            for task in tasks:
                 assert len(task.endings) == ENDINGS
                 assert 0 <= task.label < ENDINGS
                 assert all(isinstance(text, str) and text.encode() is not None for text in (task.context, *task.endings))
 
         return refused(use)
 
-    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    lines = [json.dumps(row).encode() for row in rows]
+    sound: dict[bytes, HellaSwagTask] = {}  # what each line says
+    content = b"\n".join([*lines, b""])
     assert not read(content)
+    sound.update(zip(lines, read_tasks(str(path), 0), strict=True))
+    assert [task.label for task in sound.values()] == [2, 0]
     kind = trials("damage in a file of HellaSwag tasks")
     values = chain.from_iterable(json_mutants(row, count // 4) for row in rows)
     try_each(kind, chain(byte_mutants(content, text_places(content), count // 2), values), read)
