@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -17,7 +18,6 @@ from typing import IO, NoReturn
 import pytest
 
 from system.errors import UserError
-from system.escapes import one_line
 from tests.faults.mutants import Mutant
 from tests.faults.trials import Trials
 
@@ -26,6 +26,7 @@ BATCH = 500  # trials of one child
 SECONDS = 10  # that a trial may take
 MEMORY = 1 << 30  # bytes that a trial may add
 ADDRESSES = 8 << 30  # bytes of address space that a child may add: what wants more shows as an error, and the machine lives
+REMEDY = re.compile(r"--\w|\b(Use|Delete|Train|Export|Check|Run|What fits|is expected|They stay in)\b")
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -37,12 +38,15 @@ def counts(quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [quick, pytest.param(LONG, marks=pytest.mark.faults)])
 
 
-def refused(read: Callable[[], object]) -> bool:
-    """Whether it ends with an error for a person, which a script prints as one line."""
+def refused(read: Callable[[], object], file: Path | None = None) -> bool:
+    """Whether it ends with an error for a person: one line, which names the file (or the flag that it gives) and says what to do."""
     try:
         read()
     except UserError as error:
-        assert one_line(str(error), 2000).strip()
+        message = str(error)
+        assert len(message.splitlines()) == 1, f"not one line: {message!r}"
+        assert file is None or str(file) in message or message.startswith("--"), f"{file} is not named: {message}"
+        assert file is None or REMEDY.search(message), f"without a remedy: {message}"
         return True
     return False
 

@@ -71,11 +71,11 @@ def test_damaged_shards(trials: Start, folder: Path, count: int) -> None:
 
         def read(content: bytes, path: Path = path, split: Split = split, size: int = len(original)) -> bool:
             path.write_bytes(content)
-            assert refused(lambda: open_dataset(folder, check_hashes=True))
+            assert refused(lambda: open_dataset(folder, check_hashes=True), path)
             if len(content) != size:
-                assert refused(lambda: open_dataset(folder))
+                assert refused(lambda: open_dataset(folder), path)
                 return True
-            are_refused = {each: refused(partial(check_split, open_dataset(folder), each, boundary)) for each in SPLITS}
+            are_refused = {each: refused(partial(check_split, open_dataset(folder), each, boundary), folder) for each in SPLITS}
             assert [each for each in SPLITS if are_refused[each]] in ([], [split])
             return any(are_refused.values())
 
@@ -124,7 +124,7 @@ def test_damaged_meta_json(trials: Start, folder: Path, tmp_path: Path, count: i
             found = dataset.stream(split).read(0, 1 << 30)
             names = [shard.name for shard in dataset.shards(split)]
             assert np.array_equal(found, np.concatenate([sound[split]] * len(names)))
-            refused(lambda split=split: check_split(dataset, split, boundary))  # type: ignore[misc]
+            refused(lambda split=split: check_split(dataset, split, boundary), folder)  # type: ignore[misc]
 
     def read_all() -> bool:
         ways: list[Callable[[], object]] = [
@@ -135,7 +135,7 @@ def test_damaged_meta_json(trials: Start, folder: Path, tmp_path: Path, count: i
             lambda: Journal(folder).reopen(meta["settings"]) if "end" in open_dataset(folder).meta else None,
             lambda: recorded_revision(dataclasses.replace(texts, like=str(folder), **hub)),
         ]
-        found = [refused(way) for way in ways]
+        found = [refused(way, folder) for way in ways]
         shutil.rmtree(folder / "unfinished", ignore_errors=True)
         return any(found)
 
@@ -157,7 +157,7 @@ def test_damaged_meta_json_of_pairs(trials: Start, dataset_folder: Path, tmp_pat
         assert isinstance(dataset.meta["settings"]["block_size"], int)
         like_data(new, folder, {"data_dir"}).check()
 
-    try_json(trials("damage in meta.json"), folder / "meta.json", count, lambda: refused(use))
+    try_json(trials("damage in meta.json"), folder / "meta.json", count, lambda: refused(use, folder))
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_damaged_plans(trials: Start, unfinished: Path, count: int) -> None:
             assert isinstance(plan["held_out_below"], int)
             assert isinstance(plan["revision"], str)
 
-        refused(lambda: open_finished(unfinished, "documents", settings))
-        return refused(use)
+        refused(lambda: open_finished(unfinished, "documents", settings), unfinished)
+        return refused(use, unfinished)
 
     try_json(trials("damage in the journal of preprocessing"), path, count, read)
 
@@ -200,6 +200,6 @@ def test_damaged_records_of_chunks(trials: Start, unfinished: Path, count: int) 
             assert isinstance(record.documents + record.bytes, int)
             json.dumps(record.counts)
 
-        return refused(use)
+        return refused(use, unfinished)
 
     try_json(trials("damage in the journal of preprocessing"), unfinished / "unfinished" / "chunk_00000.json", count, read)

@@ -164,7 +164,7 @@ def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, 
     def read(damaged: bytes) -> bool:
         unfinished.write_bytes(damaged)
         path.unlink(missing_ok=True)
-        is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]))
+        is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]), unfinished)
         assert is_refused != path.exists()
         if not is_refused:
             found = [{name: value for name, value in row.items() if value is not None} for row in rows_of(path)]

@@ -56,7 +56,7 @@ def test_damaged_checkpoints(trials: Start, checkpoints: dict[str, Path], tmp_pa
 
     def read(damaged: bytes) -> bool:
         path.write_bytes(damaged)
-        if refused(lambda: load_checkpoint(path).make_model(torch.device("cpu"))):
+        if refused(lambda: load_checkpoint(path).make_model(torch.device("cpu")), path):
             return True
         found = load_checkpoint(path)  # the damage was in bytes that mean nothing, such as padding
         assert found.weights.keys() == sound.weights.keys()
@@ -184,7 +184,7 @@ def test_damaged_hugging_face_folders(trials: Start, exported: Path, tmp_path: P
 
     def read(damaged: bytes) -> bool:
         (folder / name).write_bytes(damaged)
-        return refused(lambda: use(folder))
+        return refused(lambda: use(folder), folder)
 
     assert not read(content)
     kind = trials("damage in a Hugging Face folder")

@@ -98,7 +98,7 @@ def test_damaged_records(trials: Start, tmp_path: Path, preset: LoopConfig, coun
 
             likeness(dataclasses.replace(preset, like=str(tmp_path)))
 
-        return refused(use)
+        return refused(use, tmp_path)
 
     try_text(trials("damage in config.json"), tmp_path / RECORD, count // 2, read)
 
