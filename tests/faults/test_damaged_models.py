@@ -189,10 +189,10 @@ def test_damaged_hugging_face_folders(trials: Start, exported: Path, tmp_path: P
     assert not read(content)
     kind = trials("damage in a Hugging Face folder")
     if name.endswith(".json"):
-        values = json_mutants(json.loads(content), count // 4, indent=1)
-        try_each(kind, chain(byte_mutants(content, text_places(content), count // 4), values), read)
+        values = json_mutants(json.loads(content), count // 2, indent=1)
+        try_each(kind, chain(byte_mutants(content, text_places(content), count // 2), values), read)
     elif name.endswith(".model"):
-        try_each(kind, byte_mutants(content, protobuf_places(content), count // 4), read)
+        try_each(kind, byte_mutants(content, protobuf_places(content), count), read)
     else:
         try_each(kind, byte_mutants(content, safetensors_places(content), count), read)
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.faults.json_mutants import json_mutants
+from tests.faults.mutants import byte_mutants
 from tests.faults.trials import Row, Trials, table
 
 
@@ -30,3 +32,11 @@ def test_the_table_adds_rows_of_one_kind() -> None:
         "| kill | 5 | 0 | 5 | 0 | 1 early |",
         "| **all** | 1,005 | 900 | 104 | 1 |  |",
     ]
+
+
+def test_no_mutant_is_tried_twice() -> None:
+    """A small file has few, and the unchanged one is none of them."""
+    for original, mutants in ((b"1", byte_mutants(b"1", {"all": [(0, 1)]}, 1000)), (b"null", json_mutants(None, 50))):
+        contents = [each.content for each in mutants]
+        assert len(contents) == len({*contents}) >= 50
+        assert original not in contents
