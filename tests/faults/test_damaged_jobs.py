@@ -27,6 +27,7 @@ from sampling.scoring import Scorer
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import byte_mutants, in_file, text_places
+from tests.faults.trials import Outcome
 from tests.sampling.conftest import rows_of
 from tokens.prompt_format import PromptFormat
 
@@ -83,7 +84,7 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
     lines = [json.dumps(row, ensure_ascii=False).encode() for row in GIVEN[kind]]
     sound: dict[bytes, Row] = {}  # what comes of each line
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         source.write_bytes(damaged)
         output.unlink(missing_ok=True)
         is_refused = refused(lambda: run_file_job(make_job(kind, str(source), checkpoint, model), checkpoint, model, str(output)))
@@ -95,6 +96,8 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
             expected = [sound.get(line) for line in given]
             assert all(row == {**wanted, "row": row["row"]} for row, wanted in zip(results, expected, strict=True) if wanted)
             assert is_refused == any("error" in row for row in results)
+            if not is_refused and sound and results != [*sound.values()]:
+                return Outcome.CHANGED
         return is_refused
 
     content = b"\n".join([*lines, b""])
@@ -116,20 +119,25 @@ def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> N
         {"query": "Going: A man stands.", "endings": endings, "label": 0},
     ]
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         path.write_bytes(damaged)
+
+        found: list[HellaSwagTask] = []
 
         def use() -> None:
             tasks = read_tasks(str(path), 0)
             given = [line for line in damaged.split(b"\n") if line.decode(errors="replace").strip()]
             assert len(tasks) == len(given)
             assert all(task == sound.get(line, task) for task, line in zip(tasks, given, strict=True))
+            found.extend(tasks)
             for task in tasks:
                 assert len(task.endings) == ENDINGS
                 assert 0 <= task.label < ENDINGS
                 assert all(isinstance(text, str) and text.encode() is not None for text in (task.context, *task.endings))
 
-        return refused(use)
+        if refused(use):
+            return Outcome.REFUSED
+        return Outcome.CHANGED if sound and found != [*sound.values()] else Outcome.RIGHT
 
     lines = [json.dumps(row).encode() for row in rows]
     sound: dict[bytes, HellaSwagTask] = {}  # what each line says
@@ -161,7 +169,7 @@ def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, 
         OutputFile(path, SETTINGS).write(interrupted)
     unfinished = tmp_path / f"a{ending}.unfinished"
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         unfinished.write_bytes(damaged)
         path.unlink(missing_ok=True)
         is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]), unfinished)
@@ -172,11 +180,12 @@ def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, 
             assert [row["row"] for row in found] == [row["row"] for row in ROWS]
             assert all(row == given for row, given, line in zip(found, ROWS, [*rest, None], strict=True) if line is None or line in intact)
             assert not unfinished.exists()
-        return is_refused
+            return Outcome.RIGHT if found == ROWS else Outcome.CHANGED
+        return Outcome.REFUSED
 
     content = unfinished.read_bytes()
     first, *rest = content.splitlines()
-    assert not read(content)
+    assert read(content) == Outcome.RIGHT
     kind = trials("damage in an unfinished output")
     of_settings = in_file(json_mutants(SETTINGS, count // 4), [], rest)
     of_rows = in_file(json_mutants(ROWS[0], count // 4), [first], rest[1:])

@@ -21,7 +21,7 @@ from system.files import write_json
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import are_among, byte_mutants, in_file, intact, text_places
-from tests.faults.trials import Trials
+from tests.faults.trials import Outcome, Trials
 from training.loss_curve import draw_loss_curve
 from training.metrics import METRICS, MetricsLog, read_metrics
 from training.run_record import DATA, GIVEN, RECORD, RESOLVED, like_run, likeness
@@ -30,16 +30,16 @@ QUICK = 20
 DRAWN = 100  # of this many mutants, one is drawn, which is slow
 
 
-def try_text(trials: Trials, path: Path, count: int, read: Callable[[], bool]) -> None:
+def try_text(trials: Trials, path: Path, count: int, read: Callable[[], int]) -> None:
     """Damage the bytes of a text file and, if it is JSON or JSON lines, the values in it."""
     content = path.read_bytes()
     lines = content.splitlines()
 
-    def write_and_read(damaged: bytes) -> bool:
+    def write_and_read(damaged: bytes) -> int:
         path.write_bytes(damaged)
         return read()
 
-    assert not read(), "the sound file is refused"
+    assert read() == Outcome.RIGHT, "the sound file is not read right"
     damaged = byte_mutants(content, text_places(content), count // 2)
     if path.suffix == ".json":
         values = json_mutants(json.loads(content), count // 2, indent=1)
@@ -59,7 +59,7 @@ def test_damaged_metrics(trials: Start, tmp_path: Path, count: int) -> None:
     sound = {line: json.loads(line) for line in before.splitlines()}
     tried = 0
 
-    def read() -> bool:
+    def read() -> int:
         nonlocal tried
         damaged = (tmp_path / METRICS).read_bytes()
         whole = intact(damaged, sound)
@@ -74,7 +74,7 @@ def test_damaged_metrics(trials: Start, tmp_path: Path, count: int) -> None:
         assert last == {"step": 3, "loss": 1.0}
         assert len(kept) == sum(row["step"] <= 2 for row in found)
         assert are_among([row for row in whole if row["step"] <= 2], kept)
-        return False
+        return Outcome.RIGHT if found == [*sound.values()] else Outcome.CHANGED
 
     read()
     (tmp_path / METRICS).write_bytes(before)
@@ -88,7 +88,7 @@ def test_damaged_records(trials: Start, tmp_path: Path, preset: LoopConfig, coun
     record = {**dataclasses.asdict(preset), RESOLVED: ["1.0 M parameters", "data"], GIVEN: {"epochs": 2}, DATA: "0123", "command": "python"}
     write_json(tmp_path / RECORD, record)
 
-    def read() -> bool:
+    def read() -> int:
         def use() -> None:
             config = like_run(preset, tmp_path, {"out_dir"})
             assert type(config) is type(preset)
@@ -98,7 +98,9 @@ def test_damaged_records(trials: Start, tmp_path: Path, preset: LoopConfig, coun
 
             likeness(dataclasses.replace(preset, like=str(tmp_path)))
 
-        return refused(use, tmp_path)
+        if refused(use, tmp_path):
+            return Outcome.REFUSED
+        return Outcome.RIGHT if same_facts(tmp_path / RECORD, json.loads(json.dumps(record))) else Outcome.CHANGED
 
     try_text(trials("damage in config.json"), tmp_path / RECORD, count // 2, read)
 
@@ -126,7 +128,7 @@ def test_damaged_reports_beside_a_model(trials: Start, checkpoints: dict[str, Pa
     assert "Tuned on a.txt: step" in whole
     assert "### Loss" in whole
 
-    def read(path: Path, facts: object) -> bool:
+    def read(path: Path, facts: object) -> int:
         found = card()
         assert found == whole or not same_facts(path, facts)
         assert found.startswith(f"{head}Tuned on ")
@@ -134,7 +136,7 @@ def test_damaged_reports_beside_a_model(trials: Start, checkpoints: dict[str, Pa
         assert "### Loss" in found or "\nNot measured: " in found
         assert path.name == "report.json" or "### Loss" in found
         assert path.name == "meta.json" or "Tuned on a.txt: step" in found
-        return False
+        return Outcome.RIGHT if found == whole else Outcome.CHANGED
 
     kind = trials("damage in a report beside a model")
     for name in ("report.json", "meta.json"):
@@ -161,12 +163,12 @@ def test_damaged_history(trials: Start, tmp_path: Path, count: int) -> None:
     typed = {json.dumps(text).encode(): text for text in ("one", 'two\n"é"', "日本 \u0001")}
     path.write_bytes(b"\n".join([*typed, b""]))
 
-    def read() -> bool:
+    def read() -> int:
         entries.clear()
         History(editor, path).load()
         assert all(isinstance(entry, str) for entry in entries)
         assert are_among(intact(path.read_bytes(), typed), entries)
-        return False
+        return Outcome.RIGHT if entries == [*typed.values()] else Outcome.CHANGED
 
     try_text(trials("damage in the history of the prompt"), path, count, read)
 
