@@ -35,7 +35,7 @@ def read_hugging_face_folder(folder: Path) -> Checkpoint:
     config = our_config(_read_json(folder / CONFIG), str(folder / CONFIG))
     tokenizer, training = _read_ours(folder)
     if tokenizer.vocab_size != config.vocab_size:
-        raise UserError(f"{folder}: {TOKENIZER} has {tokenizer.vocab_size:,} ids, {CONFIG} says {config.vocab_size:,}")
+        raise UserError(f"{folder}: {TOKENIZER} has {tokenizer.vocab_size:,} ids, {CONFIG} says {config.vocab_size:,}. {AGAIN}")
     weights = _read_weights(folder, config)
     try:
         settings = {name: value for name, value in training.get("train_config", {}).items() if name not in PATHS}
@@ -84,12 +84,12 @@ def _read_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
         if theirs in (EMBEDDING, HEAD) and tensor.dim() == 2 and len(tensor) == config.vocab_size:
             tensor = F.pad(tensor, (0, 0, 0, config.padded_vocab_size - config.vocab_size))
         if tensor.shape != shape or tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise UserError(f"{folder}: {theirs} is {tuple(tensor.shape)} in {tensor.dtype}, {CONFIG} says {tuple(shape)}")
+            raise UserError(f"{folder}: {theirs} is {tuple(tensor.shape)} in {tensor.dtype}, {CONFIG} says {tuple(shape)}. {AGAIN}")
         weights[name] = tensor
     if config.tie_embeddings:
         there.pop(HEAD, None)  # some programs write the tied matrix twice
     if there:
-        raise UserError(f"{folder}: the weights have {', '.join(sorted(there)[:3])}, which this architecture does not have")
+        raise UserError(f"{folder}: the weights have {', '.join(sorted(there)[:3])}, which this architecture does not have. {AGAIN}")
     return weights
 
 
@@ -118,7 +118,7 @@ def _weight_files(folder: Path) -> list[str]:
     there = {path.name for path in folder.iterdir() if path.is_file()}  # the system need not be asked about a name that it cannot have
     for name in files:
         if name not in there or not name.endswith(".safetensors"):
-            raise UserError(f"{folder / INDEX} names {name!r}, which is not a .safetensors file of this folder")
+            raise UserError(f"{folder / INDEX} names {name!r}, which is not a .safetensors file of this folder. {AGAIN}")
     return files
 
 

@@ -68,7 +68,7 @@ class OutputFile:
         return UserError(f"--output {self.path} already exists. Use another --output, or delete it", BAD_FLAGS)
 
     def _resume(self, file: IO[bytes]) -> None:
-        """Count the rows of an earlier run, and remove a line that was cut off by a kill."""
+        """Count the rows of an earlier run, which must be all up to the last, and remove a line that was cut off by a kill."""
         complete = 0  # bytes
         for number, line in enumerate(file):
             if not line.endswith(b"\n"):
@@ -78,7 +78,7 @@ class OutputFile:
                 self._check_settings(line)
             else:
                 self.done += 1
-                self.errors += self._is_error(line, number + 1)
+                self.errors += self._is_error(line, self.done)
         file.truncate(complete)
         file.seek(0, 2)
         if not complete:
@@ -97,10 +97,16 @@ class OutputFile:
             )
 
     def _is_error(self, line: bytes, number: int) -> bool:
+        """Whether an earlier run could not use this row; a line that is not of this row was damaged, or another is missing."""
+        place, way_out = f"{self.unfinished}, line {number + 1}", "Delete the file, or use another --output"
         try:
-            return bool(json.loads(line.decode()).keys() & {"error"})  # from bytes, json.loads takes surrogates for UTF-8
+            row = json.loads(line.decode())  # from bytes, json.loads takes surrogates for UTF-8
+            found = row.get("row")
         except (ValueError, AttributeError, RecursionError) as error:
-            raise UserError(f"{self.unfinished}, line {number} is damaged. Delete the file, or use another --output") from error
+            raise UserError(f"{place} is damaged. {way_out}") from error
+        if type(found) is not int or found != number:
+            raise UserError(f"{place} is not of row {number}: it is damaged, or lines are missing. {way_out}")
+        return "error" in row
 
     def _finish(self) -> None:
         kind = self.path.suffix.lower()

@@ -35,7 +35,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes, name: str = "the tokenizer") -> None:
         self.model = model
-        damaged = f"{name} is not a SentencePiece model, or is damaged"
+        damaged = f"{name} is not a SentencePiece model, or is damaged. Train one with: python preprocess_xcoax.py"
         if not model:  # the library makes a processor of it, which fails later
             raise UserError(damaged)
         try:

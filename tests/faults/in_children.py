@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -17,15 +18,15 @@ from typing import IO, NoReturn
 import pytest
 
 from system.errors import UserError
-from system.escapes import one_line
 from tests.faults.mutants import Mutant
-from tests.faults.trials import Trials
+from tests.faults.trials import Outcome, Trials
 
 LONG = 10_000  # mutants of each file
 BATCH = 500  # trials of one child
 SECONDS = 10  # that a trial may take
 MEMORY = 1 << 30  # bytes that a trial may add
 ADDRESSES = 8 << 30  # bytes of address space that a child may add: what wants more shows as an error, and the machine lives
+REMEDY = re.compile(r"--\w|\b(Use|Delete|Train|Export|Check|Run|What fits|is expected|They stay in)\b")
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -37,12 +38,15 @@ def counts(quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [quick, pytest.param(LONG, marks=pytest.mark.faults)])
 
 
-def refused(read: Callable[[], object]) -> bool:
-    """Whether it ends with an error for a person, which a script prints as one line."""
+def refused(read: Callable[[], object], file: Path | None = None) -> bool:
+    """Whether it ends with an error for a person: one line, which names the file (or the flag that it gives) and says what to do."""
     try:
         read()
     except UserError as error:
-        assert one_line(str(error), 2000).strip()
+        message = str(error)
+        assert len(message.splitlines()) == 1, f"not one line: {message!r}"
+        assert file is None or str(file) in message or message.startswith("--"), f"{file} is not named: {message}"
+        assert file is None or REMEDY.search(message), f"without a remedy: {message}"
         return True
     return False
 
@@ -51,8 +55,8 @@ class Lost(Exception):
     """How a trial went wrong in its child."""
 
 
-def try_each(trials: Trials, mutants: Iterable[Mutant], read: Callable[[bytes], bool], seconds: float = SECONDS) -> None:
-    """Count for each mutant what `read` makes of it: True if it was refused, False if it was read right, an exception if it is lost."""
+def try_each(trials: Trials, mutants: Iterable[Mutant], read: Callable[[bytes], int], seconds: float = SECONDS) -> None:
+    """Count for each mutant what `read` makes of it: an Outcome (or whether it was refused), an exception if it is lost."""
     gc.freeze()
     remaining = iter(mutants)
     while batch := list(itertools.islice(remaining, BATCH)):
@@ -60,7 +64,7 @@ def try_each(trials: Trials, mutants: Iterable[Mutant], read: Callable[[bytes], 
             batch = batch[_try_in_child(trials, batch, read, seconds) :]
 
 
-def _try_in_child(trials: Trials, batch: Sequence[Mutant], read: Callable[[bytes], bool], seconds: float) -> int:
+def _try_in_child(trials: Trials, batch: Sequence[Mutant], read: Callable[[bytes], int], seconds: float) -> int:
     """Count the trials up to the first that ends its child; how many there were."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -78,7 +82,7 @@ def _try_in_child(trials: Trials, batch: Sequence[Mutant], read: Callable[[bytes
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if hangs or status:
-        _count(trials, batch[tried], False, f"no end after {seconds} s" if hangs else f"the process ended with {status}")
+        _count(trials, batch[tried], Outcome.RIGHT, f"no end after {seconds} s" if hangs else f"the process ended with {status}")
         tried += 1
     assert tried, "a child that tried nothing"
     return tried
@@ -92,14 +96,14 @@ def _lines(pipe: IO[bytes], seconds: float) -> Iterator[bytes]:
         yield from lines
 
 
-def _count(trials: Trials, mutant: Mutant, refused: bool, problem: str) -> None:
+def _count(trials: Trials, mutant: Mutant, outcome: int, problem: str) -> None:
     with trials.one(mutant.what) as trial:
-        trial.refused = refused
+        trial.refused, trial.changed = outcome == Outcome.REFUSED, outcome == Outcome.CHANGED
         if problem:
             raise Lost(problem)
 
 
-def _child(batch: Sequence[Mutant], read: Callable[[bytes], bool], writer: int) -> NoReturn:
+def _child(batch: Sequence[Mutant], read: Callable[[bytes], int], writer: int) -> NoReturn:
     """Try one mutant after the other, and tell how each ended."""
     faulthandler.disable()
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -110,15 +114,15 @@ def _child(batch: Sequence[Mutant], read: Callable[[bytes], bool], writer: int) 
     _limit_addresses()
     at_start = _peak()
     for mutant in batch:
-        refused, problem = False, ""
+        outcome, problem = int(Outcome.RIGHT), ""
         try:
-            refused = read(mutant.content)
+            outcome = int(read(mutant.content))
         except BaseException as error:  # noqa: BLE001 -- whatever it is, the parent counts it
             where = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"{type(error).__name__}: {str(error)[:1000]} ({where.filename}, line {where.lineno})"
         added = _peak() - at_start
         problem = problem or (f"{added >> 20:,} MiB of memory" if added > MEMORY else "")
-        os.write(writer, json.dumps([refused, problem]).encode() + b"\n")
+        os.write(writer, json.dumps([outcome, problem]).encode() + b"\n")
         if added > MEMORY:
             break  # the peak stays: the next child measures anew
     os._exit(0)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from tests.faults.mutants import Mutant
+from tests.faults.mutants import MOST_REPEATS, Mutant
 
 PLACE = "\ue000"  # stands for text that json.dumps would not write
 
@@ -45,9 +45,11 @@ RAW = {  # text with its share of the mutants
 
 
 def json_mutants(value: Any, count: int, seed: int = 0, indent: int | None = None) -> Iterator[Mutant]:
-    """So many changed copies of a value, as text. Each of its parts is changed equally often."""
+    """So many changed copies of a value, as text, no two alike, or as many as there are. Each of its parts is changed equally often."""
     chosen = random.Random(seed)
-    for number in range(count):
+    seen = {hash(json.dumps(value, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass")) for ascii in (False, True)}
+    repeats = made = 0
+    while made < count and repeats < MOST_REPEATS:
         changed = [copy.deepcopy(value)]  # in a list, so that the whole value is a part too
         raw = ""
         for _ in range(chosen.choice((1, 1, 1, 2, 3))):
@@ -74,7 +76,12 @@ def json_mutants(value: Any, count: int, seed: int = 0, indent: int | None = Non
                 holder[key], other[place] = copy.deepcopy((other[place], holder[key]))
         text = json.dumps(changed[0], indent=indent, ensure_ascii=chosen.random() < 0.5)
         text = text.replace(json.dumps(PLACE), raw).replace(f'"{PLACE}"', raw)
-        yield Mutant(f"{text[:200]} ({number} of seed {seed})", text.encode("utf-8", "surrogatepass"))
+        content = text.encode("utf-8", "surrogatepass")
+        repeats = repeats + 1 if hash(content) in seen else 0
+        if not repeats:
+            seen.add(hash(content))
+            yield Mutant(f"{text[:200]} ({made} of seed {seed})", content)
+            made += 1
 
 
 def _parts(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -5,13 +5,15 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+Result = TypeVar("Result")
 Places = Mapping[str, Sequence[tuple[int, int]]]  # for each class of bytes, the ranges that are of it
 
 EXTREME = (0, 1, 127, 255, 256, 65_535, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 62) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 DIGITS = (b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616", b"1e999", b"-1", b"0", b"9" * 400)
 LONGEST = 64  # bytes that a change takes
+MOST_REPEATS = 2000  # that are skipped before a file counts as exhausted
 
 
 class Mutant(NamedTuple):
@@ -22,16 +24,18 @@ class Mutant(NamedTuple):
 
 
 def byte_mutants(content: bytes, places: Places, count: int, seed: int = 0) -> Iterator[Mutant]:
-    """So many damaged copies. Each class of bytes is hit equally often, however few bytes of the file it has."""
+    """So many damaged copies, no two alike, or as many as there are. Each class of bytes is hit equally often, however few it has."""
     chosen = random.Random(seed)
     classes = {name: found for name, ranges in places.items() if (found := [(start, end) for start, end in ranges if start < end])}
-    made = 0
-    while made < count:
+    seen, repeats, made = {hash(content)}, 0, 0
+    while made < count and repeats < MOST_REPEATS:
         name = chosen.choice(sorted(classes))
         start, end = chosen.choice(classes[name])
         change = chosen.choice(CHANGES)
         damaged = change(chosen, content, chosen.randrange(start, end))
-        if damaged != content:
+        repeats = repeats + 1 if hash(damaged) in seen else 0
+        if not repeats:
+            seen.add(hash(damaged))
             made += 1
             yield Mutant(f"{change.__name__.strip('_')} in {name} ({made} of seed {seed})", damaged)
 
@@ -39,6 +43,17 @@ def byte_mutants(content: bytes, places: Places, count: int, seed: int = 0) -> I
 def in_file(mutants: Iterable[Mutant], before: Sequence[bytes], after: Sequence[bytes]) -> Iterator[Mutant]:
     """The same as a line of a file, after and before other lines."""
     return (Mutant(what, b"\n".join([*before, line, *after, b""])) for what, line in mutants)
+
+
+def intact(damaged: bytes, results: Mapping[bytes, Result]) -> list[Result]:
+    """What comes of the lines of a damaged file that are as they were, each named with what comes of it in the sound one."""
+    return [results[line] for line in damaged.split(b"\n") if line in results]
+
+
+def are_among(wanted: Iterable[object], found: Iterable[object]) -> bool:
+    """Whether all of them were found, in this order; others may lie between them."""
+    remaining = iter(found)
+    return all(any(each == other for other in remaining) for each in wanted)
 
 
 def _flipped_bit(chosen: random.Random, content: bytes, place: int) -> bytes:

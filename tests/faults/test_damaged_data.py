@@ -22,25 +22,30 @@ from tests.conftest import make_pairs, write_pairs
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import Places, byte_mutants, text_places
-from tests.faults.trials import Trials
+from tests.faults.trials import Outcome, Trials
 from tests.preprocessing.in_process import run_here, run_to_the_first_record
 from tokens.tokenizer import Tokenizer
 
 QUICK = 20
 
 
-def try_json(trials: Trials, path: Path, count: int, read: Callable[[], bool]) -> None:
+def try_json(trials: Trials, path: Path, count: int, read: Callable[[], int]) -> None:
     """Damage the bytes of a JSON file, and the values in it."""
     content = path.read_bytes()
 
-    def write_and_read(damaged: bytes) -> bool:
+    def write_and_read(damaged: bytes) -> int:
         path.write_bytes(damaged)
         return read()
 
-    assert not read(), "the sound file is refused"
+    assert read() == Outcome.RIGHT, "the sound file is not read right"
     values = json_mutants(json.loads(content), count // 2, indent=1)
     try_each(trials, chain(byte_mutants(content, text_places(content), count // 2), values), write_and_read)
     path.write_bytes(content)
+
+
+def same_or_changed(path: Path, sound: object) -> Outcome:
+    """Whether a JSON file that was not refused still says the same; if not, nothing in it tells that it was changed."""
+    return Outcome.RIGHT if json.dumps(json.loads(path.read_text())) == json.dumps(sound) else Outcome.CHANGED
 
 
 def check_split(dataset: Dataset, split: Split, boundary: int) -> None:
@@ -69,15 +74,15 @@ def test_damaged_shards(trials: Start, folder: Path, count: int) -> None:
         path = folder / f"{split}_00000.bin"
         original = path.read_bytes()
 
-        def read(content: bytes, path: Path = path, split: Split = split, size: int = len(original)) -> bool:
+        def read(content: bytes, path: Path = path, split: Split = split, size: int = len(original)) -> int:
             path.write_bytes(content)
-            assert refused(lambda: open_dataset(folder, check_hashes=True))
+            assert refused(lambda: open_dataset(folder, check_hashes=True), path)
             if len(content) != size:
-                assert refused(lambda: open_dataset(folder))
-                return True
-            are_refused = {each: refused(partial(check_split, open_dataset(folder), each, boundary)) for each in SPLITS}
+                assert refused(lambda: open_dataset(folder), path)
+                return Outcome.REFUSED
+            are_refused = {each: refused(partial(check_split, open_dataset(folder), each, boundary), folder) for each in SPLITS}
             assert [each for each in SPLITS if are_refused[each]] in ([], [split])
-            return any(are_refused.values())
+            return Outcome.REFUSED if any(are_refused.values()) else Outcome.CHANGED  # training reads other ids
 
         try_each(kind, byte_mutants(original, shard_places(original, boundary), count // 2, seed=len(split)), read)
         path.write_bytes(original)
@@ -118,26 +123,38 @@ def test_damaged_meta_json(trials: Start, folder: Path, tmp_path: Path, count: i
 
     def use() -> None:
         dataset = open_dataset(folder)
+        assert dataset.order in ("backward", "forward")
         assert dataset.summary()
         assert dataset.fingerprint
         for split in SPLITS:
             found = dataset.stream(split).read(0, 1 << 30)
             names = [shard.name for shard in dataset.shards(split)]
             assert np.array_equal(found, np.concatenate([sound[split]] * len(names)))
-            refused(lambda split=split: check_split(dataset, split, boundary))  # type: ignore[misc]
+            check_split(dataset, split, boundary)
 
-    def read_all() -> bool:
+    def read_all() -> int:
         ways: list[Callable[[], object]] = [
             use,
+            lambda: open_dataset(folder, check_hashes=True),
             lambda: like_data(texts, folder, {"data_dir"}).check(),
             lambda: likeness(PreprocessConfig(like=str(folder)), meta["settings"]),
             lambda: open_finished(folder, "documents", meta["settings"]),
             lambda: Journal(folder).reopen(meta["settings"]) if "end" in open_dataset(folder).meta else None,
             lambda: recorded_revision(dataclasses.replace(texts, like=str(folder), **hub)),
         ]
-        found = [refused(way) for way in ways]
+        found = [refused(way, folder) for way in ways]
         shutil.rmtree(folder / "unfinished", ignore_errors=True)
-        return any(found)
+        if any(found):
+            return Outcome.REFUSED
+        dataset = open_dataset(folder)
+        assert dataset.meta["tokenizer_sha256"] == meta["tokenizer_sha256"]
+        for split in SPLITS:  # what the files themselves tell
+            [true] = meta["shards"][split]
+            assert all(
+                (each.ids, each.documents, each.sha256) == (true["ids"], true["documents"], true["sha256"])
+                for each in dataset.shards(split)
+            )
+        return same_or_changed(folder / "meta.json", meta)
 
     try_json(trials("damage in meta.json"), folder / "meta.json", count, read_all)
 
@@ -157,7 +174,8 @@ def test_damaged_meta_json_of_pairs(trials: Start, dataset_folder: Path, tmp_pat
         assert isinstance(dataset.meta["settings"]["block_size"], int)
         like_data(new, folder, {"data_dir"}).check()
 
-    try_json(trials("damage in meta.json"), folder / "meta.json", count, lambda: refused(use))
+    path, meta = folder / "meta.json", json.loads((folder / "meta.json").read_text())
+    try_json(trials("damage in meta.json"), path, count, lambda: Outcome.REFUSED if refused(use, folder) else same_or_changed(path, meta))
 
 
 @pytest.fixture
@@ -168,9 +186,10 @@ def unfinished(tmp_path: Path) -> Path:
 @counts(QUICK)
 def test_damaged_plans(trials: Start, unfinished: Path, count: int) -> None:
     path = unfinished / "unfinished" / "plan.json"
-    settings: dict[str, Any] = json.loads(path.read_text())["settings"]
+    sound = json.loads(path.read_text())
+    settings: dict[str, Any] = sound["settings"]
 
-    def read() -> bool:
+    def read() -> int:
         def use() -> None:
             plan = Journal(unfinished).plan()
             assert plan
@@ -178,15 +197,18 @@ def test_damaged_plans(trials: Start, unfinished: Path, count: int) -> None:
             assert isinstance(plan["held_out_below"], int)
             assert isinstance(plan["revision"], str)
 
-        refused(lambda: open_finished(unfinished, "documents", settings))
-        return refused(use)
+        refused(lambda: open_finished(unfinished, "documents", settings), unfinished)
+        return Outcome.REFUSED if refused(use, unfinished) else same_or_changed(path, sound)
 
     try_json(trials("damage in the journal of preprocessing"), path, count, read)
 
 
 @counts(QUICK)
 def test_damaged_records_of_chunks(trials: Start, unfinished: Path, count: int) -> None:
-    def read() -> bool:
+    path = unfinished / "unfinished" / "chunk_00000.json"
+    sound = json.loads(path.read_text())
+
+    def read() -> int:
         def use() -> None:
             journal = Journal(unfinished)
             number, (file, row) = journal.resume_point()
@@ -200,6 +222,6 @@ def test_damaged_records_of_chunks(trials: Start, unfinished: Path, count: int) 
             assert isinstance(record.documents + record.bytes, int)
             json.dumps(record.counts)
 
-        return refused(use)
+        return Outcome.REFUSED if refused(use, unfinished) else same_or_changed(path, sound)
 
-    try_json(trials("damage in the journal of preprocessing"), unfinished / "unfinished" / "chunk_00000.json", count, read)
+    try_json(trials("damage in the journal of preprocessing"), path, count, read)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from config import SampleConfig, SampleInstructConfig
-from evaluation.hellaswag import ENDINGS, read_tasks
+from evaluation.hellaswag import ENDINGS, HellaSwagTask, read_tasks
 from formats.checkpoint import Checkpoint, load_checkpoint
-from formats.tolerant_rows import Row, read_rows_or_errors
+from formats.tolerant_rows import Row
 from model import GPT
 from sampling.ending_files import texts_job
 from sampling.engine import Engine, Request, TokenEvent
@@ -27,6 +27,7 @@ from sampling.scoring import Scorer
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import byte_mutants, in_file, text_places
+from tests.faults.trials import Outcome
 from tests.sampling.conftest import rows_of
 from tokens.prompt_format import PromptFormat
 
@@ -81,19 +82,27 @@ def test_damaged_inputs_of_jobs(trials: Start, checkpoints: dict[str, Path], tmp
     model = checkpoint.make_model(torch.device("cpu"))
     source, output = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     lines = [json.dumps(row, ensure_ascii=False).encode() for row in GIVEN[kind]]
+    sound: dict[bytes, Row] = {}  # what comes of each line
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         source.write_bytes(damaged)
         output.unlink(missing_ok=True)
         is_refused = refused(lambda: run_file_job(make_job(kind, str(source), checkpoint, model), checkpoint, model, str(output)))
         if output.is_file():  # with an error for each row that cannot be used
             results = rows_of(output)
-            assert [row["row"] for row in results] == [*range(1, len(list(read_rows_or_errors(str(source), lambda fields: fields))) + 1)]
+            assert [row["row"] for row in results] == [*range(1, len(results) + 1)]
+            given = [line for line in damaged.split(b"\n") if line.decode(errors="replace").strip()]
+            assert len(results) == len(given)
+            expected = [sound.get(line) for line in given]
+            assert all(row == {**wanted, "row": row["row"]} for row, wanted in zip(results, expected, strict=True) if wanted)
             assert is_refused == any("error" in row for row in results)
+            if not is_refused and sound and results != [*sound.values()]:
+                return Outcome.CHANGED
         return is_refused
 
     content = b"\n".join([*lines, b""])
     assert not read(content), rows_of(output)
+    sound.update(zip(lines, rows_of(output), strict=True))
     values = (
         in_file(json_mutants(row, count // 4 // len(lines), seed=number), lines[:number], lines[number + 1 :])
         for number, row in enumerate(GIVEN[kind])
@@ -110,27 +119,40 @@ def test_damaged_hellaswag_tasks(trials: Start, tmp_path: Path, count: int) -> N
         {"query": "Going: A man stands.", "endings": endings, "label": 0},
     ]
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         path.write_bytes(damaged)
 
+        found: list[HellaSwagTask] = []
+
         def use() -> None:
-            for task in read_tasks(str(path), 0):
+            tasks = read_tasks(str(path), 0)
+            given = [line for line in damaged.split(b"\n") if line.decode(errors="replace").strip()]
+            assert len(tasks) == len(given)
+            assert all(task == sound.get(line, task) for task, line in zip(tasks, given, strict=True))
+            found.extend(tasks)
+            for task in tasks:
                 assert len(task.endings) == ENDINGS
                 assert 0 <= task.label < ENDINGS
                 assert all(isinstance(text, str) and text.encode() is not None for text in (task.context, *task.endings))
 
-        return refused(use)
+        if refused(use):
+            return Outcome.REFUSED
+        return Outcome.CHANGED if sound and found != [*sound.values()] else Outcome.RIGHT
 
-    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    lines = [json.dumps(row).encode() for row in rows]
+    sound: dict[bytes, HellaSwagTask] = {}  # what each line says
+    content = b"\n".join([*lines, b""])
     assert not read(content)
+    sound.update(zip(lines, read_tasks(str(path), 0), strict=True))
+    assert [task.label for task in sound.values()] == [2, 0]
     kind = trials("damage in a file of HellaSwag tasks")
     values = chain.from_iterable(json_mutants(row, count // 4) for row in rows)
     try_each(kind, chain(byte_mutants(content, text_places(content), count // 2), values), read)
 
 
 SETTINGS: Row = {"seed": 1, "source": "a.txt (10 bytes)", "temperature": 0.8, "nothing": None, "samples": 2}
-ROWS: list[Row] = [{"row": index, "text": f'é\n日本 \u0001 "{index}"', "score": -1.5, "list": [index, None]} for index in range(4)]
-ROWS[1] = {"row": 1, "error": "bad"}
+ROWS: list[Row] = [{"row": index, "text": f'é\n日本 \u0001 "{index}"', "score": -1.5, "list": [index, None]} for index in range(1, 5)]
+ROWS[1] = {"row": 2, "error": "bad"}
 
 
 def interrupted(done: int) -> Any:
@@ -147,18 +169,24 @@ def test_damaged_unfinished_outputs(trials: Start, tmp_path: Path, ending: str, 
         OutputFile(path, SETTINGS).write(interrupted)
     unfinished = tmp_path / f"a{ending}.unfinished"
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> int:
         unfinished.write_bytes(damaged)
         path.unlink(missing_ok=True)
-        is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]))
+        is_refused = refused(lambda: OutputFile(path, SETTINGS).write(lambda done: ROWS[done:]), unfinished)
         assert is_refused != path.exists()
-        assert is_refused or (len(rows_of(path)) >= len(ROWS) and not unfinished.exists())  # more if a line is repeated
-        return is_refused
+        if not is_refused:
+            found = [{name: value for name, value in row.items() if value is not None} for row in rows_of(path)]
+            intact = {*damaged.split(b"\n")[:-1]}
+            assert [row["row"] for row in found] == [row["row"] for row in ROWS]
+            assert all(row == given for row, given, line in zip(found, ROWS, [*rest, None], strict=True) if line is None or line in intact)
+            assert not unfinished.exists()
+            return Outcome.RIGHT if found == ROWS else Outcome.CHANGED
+        return Outcome.REFUSED
 
     content = unfinished.read_bytes()
-    assert not read(content)
-    kind = trials("damage in an unfinished output")
     first, *rest = content.splitlines()
-    of_settings = in_file(json_mutants(SETTINGS, count // 8), [], rest)
-    of_rows = in_file(json_mutants(ROWS[0], count // 8), [first], rest[1:])
-    try_each(kind, chain(byte_mutants(content, text_places(content), count // 4), of_settings, of_rows), read)
+    assert read(content) == Outcome.RIGHT
+    kind = trials("damage in an unfinished output")
+    of_settings = in_file(json_mutants(SETTINGS, count // 4), [], rest)
+    of_rows = in_file(json_mutants(ROWS[0], count // 4), [first], rest[1:])
+    try_each(kind, chain(byte_mutants(content, text_places(content), count // 2), of_settings, of_rows), read)

@@ -3,24 +3,34 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple
 
 ROW = "faults"  # the name under which a test reports its row
 SHOWN = 5  # of the trials that went wrong, in the message of the failing test
 
 
+class Outcome(IntEnum):
+    """How a trial ended, if it was not lost."""
+
+    RIGHT = 0
+    REFUSED = 1
+    CHANGED = 2  # other contents were read, as they are in the file: it has no checksum, so nothing can know
+
+
 class Row(NamedTuple):
-    """What became of one kind of fault. Whatever is not refused and did not end right is lost."""
+    """What became of one kind of fault. Whatever is not refused and was neither right nor read as changed is lost."""
 
     kind: str
     tried: int
     refused: int  # with one line that says what is wrong
     right: int  # as if nothing had happened
     note: str = ""
+    changed: int = 0  # as it is in the damaged file, which has no checksum
 
     @property
     def lost(self) -> int:
-        return self.tried - self.refused - self.right
+        return self.tried - self.refused - self.right - self.changed
 
 
 @dataclass
@@ -28,6 +38,7 @@ class Trial:
     """One fault."""
 
     refused: bool = False
+    changed: bool = False
 
 
 @dataclass
@@ -39,6 +50,7 @@ class Trials:
     tried: int = 0
     refused: int = 0
     right: int = 0
+    changed: int = 0
     wrong: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -52,7 +64,8 @@ class Trials:
             self.wrong.append(f"{what}: {type(error).__name__}: {error}")
         else:
             self.refused += trial.refused
-            self.right += not trial.refused
+            self.changed += trial.changed and not trial.refused
+            self.right += not (trial.changed or trial.refused)
 
     def check(self) -> None:
         """Fail if anything went wrong, or if nothing was tried."""
@@ -61,7 +74,7 @@ class Trials:
 
     @property
     def row(self) -> Row:
-        return Row(self.kind, self.tried, self.refused, self.right, self.note)
+        return Row(self.kind, self.tried, self.refused, self.right, self.note, self.changed)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -70,8 +83,17 @@ def table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         before = merged.get(row.kind, Row(row.kind, 0, 0, 0))
         notes = "; ".join(dict.fromkeys(note for note in (before.note, row.note) if note))
-        merged[row.kind] = Row(row.kind, before.tried + row.tried, before.refused + row.refused, before.right + row.right, notes)
+        merged[row.kind] = _sum(row.kind, [before, row], notes)
     ordered = [merged[kind] for kind in sorted(merged)]
-    ordered.append(Row("**all**", *(sum(values) for values in zip(*((row.tried, row.refused, row.right) for row in ordered), strict=True))))
-    lines = ["| fault | tried | refused in one line | ended right | lost | |", "|---|---:|---:|---:|---:|---|"]
-    return lines + [f"| {row.kind} | {row.tried:,} | {row.refused:,} | {row.right:,} | {row.lost:,} | {row.note} |" for row in ordered]
+    ordered.append(_sum("**all**", ordered))
+    lines = ["| fault | tried | refused in one line | ended right | read as changed | lost | |", "|---|---:|---:|---:|---:|---:|---|"]
+    return lines + [
+        f"| {row.kind} | {row.tried:,} | {row.refused:,} | {row.right:,} | {row.changed:,} | {row.lost:,} | {row.note} |" for row in ordered
+    ]
+
+
+def _sum(kind: str, rows: Sequence[Row], note: str = "") -> Row:
+    tried, refused, right, changed = (
+        sum(values) for values in zip(*((row.tried, row.refused, row.right, row.changed) for row in rows), strict=True)
+    )
+    return Row(kind, tried, refused, right, note, changed)

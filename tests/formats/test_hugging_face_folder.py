@@ -42,7 +42,7 @@ def edit(folder: Path, name: str, **changes: Any) -> None:
         ({"architectures": ["GPT2LMHeadModel"]}, r"the architecture is \['GPT2LMHeadModel'\]. What fits: Qwen3ForCausalLM or Llama"),
         ({"architectures": None}, "the architecture is None"),
         ({"vocab_size": 151_936}, "vocab_size is 151936, a number from 1 to 65,536 is expected. What fits"),
-        ({"vocab_size": 401}, "tokenizer.model has 400 ids, config.json says 401"),
+        ({"vocab_size": 401}, "tokenizer.model has 400 ids, config.json says 401. Export or download it again"),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05"),
         ({"head_dim": 64}, "head_dim is 64"),
         ({"attention_bias": True}, "attention_bias is True"),
@@ -63,7 +63,10 @@ def edit(folder: Path, name: str, **changes: Any) -> None:
         ({"rope_parameters": [1]}, r"rope_parameters is \[1\]"),
         ({"attention_dropout": 2}, "--dropout"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
-        ({"intermediate_size": 64}, r"mlp.gate_proj.weight is \(128, 32\) in torch.float32, config.json says \(64, 32\)"),
+        (
+            {"intermediate_size": 64},
+            r"mlp.gate_proj.weight is \(128, 32\) in torch.float32, config.json says \(64, 32\). Export or download it again",
+        ),
         ({"tie_word_embeddings": False}, "the weights lack lm_head.weight"),
     ],
 )
@@ -105,7 +108,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (with_index(weight_map={"x": "../../etc/model.safetensors"}), "not a .safetensors file of this folder"),
     (with_index(weight_map={"x": "/etc/passwd"}), "not a .safetensors file of this folder"),
     (with_index(weight_map={"x": "tokenizer.model"}), "not a .safetensors file of this folder"),
-    (with_index(weight_map={"x": "absent.safetensors"}), "not a .safetensors file of this folder"),
+    (with_index(weight_map={"x": "absent.safetensors"}), "not a .safetensors file of this folder. Export or download it again"),
     (with_index(weight_map=[]), "it has no weight_map"),
     (with_index(), "it has no weight_map"),
 ]

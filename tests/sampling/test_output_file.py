@@ -18,7 +18,7 @@ from tests.sampling.conftest import rows_of
 
 @pytest.mark.parametrize("ending", OUTPUT_ENDINGS)
 def test_an_interrupted_run_is_resumed_after_its_last_complete_row(tmp_path: Path, ending: str) -> None:
-    rows: list[Row] = [{"x": index, "text": "é\n日本"} for index in range(5)]
+    rows: list[Row] = [{"row": index, "text": "é\n日本"} for index in range(1, 6)]
     rows[1] = {**rows[1], "error": "bad"}
 
     def interrupted(done: int) -> Any:
@@ -31,7 +31,7 @@ def test_an_interrupted_run_is_resumed_after_its_last_complete_row(tmp_path: Pat
             OutputFile(path, {"seed": 1}).write(interrupted)
     assert not path.exists()
     with (tmp_path / f"a{ending}.unfinished").open("ab") as file:
-        file.write(b'{"x": 4, "te')
+        file.write(b'{"row": 5, "te')
     output = OutputFile(path, {"seed": 1})
     output.write(lambda done: rows[done:])
     assert (output.done, output.errors) == (5, 1)
@@ -42,7 +42,7 @@ def test_an_interrupted_run_is_resumed_after_its_last_complete_row(tmp_path: Pat
 def test_a_run_that_ended_just_before_it_removed_the_unfinished_file_is_finished(tmp_path: Path) -> None:
     """By the same command, which does nothing again; another one is refused."""
     path, unfinished = tmp_path / "a.jsonl", tmp_path / "a.jsonl.unfinished"
-    rows: list[Row] = [{"x": 1}, {"row": 2, "error": "bad"}]
+    rows: list[Row] = [{"row": 1}, {"row": 2, "error": "bad"}]
     with mock.patch.object(Path, "unlink"):
         OutputFile(path, {"seed": 1}).write(lambda done: rows)
     before = path.read_bytes()
@@ -120,13 +120,21 @@ def test_a_row_nested_too_deeply_does_not_end_the_job(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_no_unicode_stays_in_the_unfinished_output(tmp_path: Path) -> None:
-    (tmp_path / "b.parquet.unfinished").write_bytes(b'{}\n{"x": "\\ud800"}\n')
+    (tmp_path / "b.parquet.unfinished").write_bytes(b'{}\n{"row": 1, "x": "\\ud800"}\n')
     with pytest.raises(UserError, match=r"do not fit into one table .*b.parquet.unfinished"):
         OutputFile(tmp_path / "b.parquet", {}).write(lambda done: [])
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b"5", b"[1]", b"", b"\xff", b"{", b'{"x": "\xed\xa0\x80"}'])
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
-    (tmp_path / "b.jsonl.unfinished").write_bytes(b'{}\n{"x": 1}\n' + line + b"\n")
+    (tmp_path / "b.jsonl.unfinished").write_bytes(b'{}\n{"row": 1}\n' + line + b"\n")
     with pytest.raises(UserError, match=r"b.jsonl.unfinished, line 3 is damaged. Delete the file, or use another --output"):
+        OutputFile(tmp_path / "b.jsonl", {}).write(lambda done: [])
+
+
+@pytest.mark.parametrize("rows", [[2], [1, 3], [1, 1], [1, 2, 1], [0], [None], ["1"], [True], [1.0]])
+def test_a_missing_or_repeated_row_is_not_resumed(tmp_path: Path, rows: list[object]) -> None:
+    (tmp_path / "b.jsonl.unfinished").write_text("".join(json.dumps(row) + "\n" for row in [{}, *({"row": row} for row in rows)]))
+    last = len(rows)
+    with pytest.raises(UserError, match=rf"line {last + 1} is not of row {last}: it is damaged, or lines are missing. Delete the file"):
         OutputFile(tmp_path / "b.jsonl", {}).write(lambda done: [])

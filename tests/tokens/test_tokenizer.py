@@ -68,7 +68,7 @@ def test_a_tokenizer_without_its_last_settings_is_refused(tokenizer: Tokenizer) 
 @pytest.mark.parametrize("model", [b"", b"\x80\x04N."])
 def test_what_is_no_model_is_refused(model: bytes) -> None:
     """An empty file, such as a download that broke off, and a pickle."""
-    with pytest.raises(UserError, match="the tokenizer is not a SentencePiece model, or is damaged"):
+    with pytest.raises(UserError, match="the tokenizer is not a SentencePiece model, or is damaged. Train one with: "):
         Tokenizer(model)
 
 
