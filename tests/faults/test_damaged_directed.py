@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -75,7 +76,7 @@ def test_small_files_that_grow(trials: Start, tmp_path: Path) -> None:
     """Each holds more than a gigabyte: read in parts, or refused before it is unpacked."""
     kind = trials("bombs: archives and compressed files that grow")
     part = 16 << 20
-    for ending in ("jsonl.gz", "csv.zst", "txt"):
+    for ending in ("jsonl.gz", "csv.zst", "parquet", "txt"):
         path = tmp_path / f"a.{ending}"
 
         def read(content: bytes, path: Path = path) -> bool:
@@ -87,7 +88,13 @@ def test_small_files_that_grow(trials: Start, tmp_path: Path) -> None:
             config = PreprocessConfig(input=(str(path),), skip_bad_rows=True)
             return refused(lambda: [None for items, _ in open_documents(config).read(Position(0, 0)) for item in items if not item.text])
 
-        content = b"a" if ending == "txt" else bomb(ending[-3:].strip("l."), GROWN // part, bytes(part))
+        content = b"a"  # of the sparse file
+        if ending == "parquet":  # a dictionary of one long text, and a run of its number
+            pyarrow.parquet.write_table(pyarrow.table({"text": ["a" * (1 << 20)] * (GROWN >> 20)}), path)
+            content = path.read_bytes()
+        elif ending != "txt":
+            content = bomb(ending.rpartition(".")[2], GROWN // part, bytes(part))
+        assert len(content) < GROWN // 100
         try_each(kind, [Mutant(ending, content)], read, seconds=120)
 
     def load(content: bytes) -> bool:
