@@ -2,8 +2,7 @@
 
 import gzip
 import zlib
-from functools import partial
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
 
 import pyarrow
@@ -21,9 +20,16 @@ KINDS = {".txt": "text", ".gz": "gzip", ".zst": "Zstandard", ".parquet": "Parque
 JSON = "JSON and JSON lines"
 
 
-def read_all(read: Reader) -> None:
-    for item in read():
-        check_item(item)
+def rows_of(read: Reader) -> list[str] | None:
+    """What a reader makes of a file, in a form that can be compared; None if it refuses the file."""
+    found = []
+
+    def read_all() -> None:
+        for item in read():
+            check_item(item)
+            found.append(repr(item))
+
+    return None if refused(read_all) else found
 
 
 def places_of(path: Path, content: bytes) -> Places:
@@ -48,16 +54,22 @@ def test_damaged_files_of_users(trials: Start, tmp_path: Path, name: str, count:
     path.write_bytes(content)
     first, *others = readers(str(path), encoding)
 
-    assert any(not refused(partial(read_all, read)) for read in others)
+    assert any(rows_of(read) is not None for read in others)
     turns = cycle(others)
+    plain = tmp_path / "unpacked" / name.removesuffix(".gz")
+    plain.parent.mkdir()
 
     def read(damaged: bytes) -> bool:
         path.write_bytes(damaged)
-        is_refused = refused(partial(read_all, first))
-        is_refused_again = refused(partial(read_all, next(turns)))
+        found = rows_of(first)
+        is_refused = found is None
+        is_refused_again = rows_of(next(turns)) is None
         if path.suffix == ".gz":
             inner = unpacked(damaged)
             assert inner is not None or is_refused, "its checksum does not match"
+            if inner is not None:
+                plain.write_bytes(inner)
+                assert found == rows_of(readers(str(plain), encoding)[0]), "other rows than in what is packed"
             return is_refused
         if path.suffix == ".zst" and damaged and content.startswith(damaged):
             assert is_refused, "it is cut off"
@@ -72,7 +84,8 @@ def test_damaged_files_of_users(trials: Start, tmp_path: Path, name: str, count:
     try_each(kind, mutants, read)
 
 
-def test_each_byte_of_a_footer(trials: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.faults)])
+def test_each_byte_of_a_footer(trials: Start, tmp_path: Path, step: int) -> None:
     """pyarrow ends the process when it is asked for some damaged descriptions of columns."""
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"id": [1, 2, 3], "text": ["a", None, "b"]}), path, row_group_size=2)
@@ -84,5 +97,60 @@ def test_each_byte_of_a_footer(trials: Start, tmp_path: Path) -> None:
         return refused(lambda: row_groups(str(path), "text"))
 
     [(start, end)] = parquet_places(path)["footer"]
-    mutants = (Mutant(f"byte {at}", content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]) for at in range(start, end, 3))
+    mutants = (Mutant(f"byte {at}", flipped(content, at * 8)) for at in range(start, end, step))
     try_each(trials("damage in a user's file: Parquet"), mutants, read)
+
+
+def contents_of_pages(path: Path, content: bytes) -> list[tuple[int, int]]:
+    """What the checksums of a file with one page for each column are of: not the headers of the pages, and not the footer."""
+    found = []
+    group = pyarrow.parquet.read_metadata(path).row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        end = column.total_compressed_size + (column.dictionary_page_offset or column.data_page_offset)
+        bounds = [start for start in (column.dictionary_page_offset, column.data_page_offset) if start is not None] + [end]
+        found += [(end - page_size(content, start), end) for start, end in pairwise(bounds)]
+    return found
+
+
+def varint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of any size, and the place behind it."""
+    number = shift = 0
+    while content[place] & 128:
+        number, shift, place = number | (content[place] & 127) << shift, shift + 7, place + 1
+    return number | content[place] << shift, place + 1
+
+
+def page_size(content: bytes, place: int) -> int:
+    """The third number of the header there: the bytes of the page as it is in the file."""
+    for _ in range(3):
+        assert content[place] == 0x15, "not an integer of Thrift"
+        number, place = varint(content, place + 1)
+    return number >> 1
+
+
+@pytest.mark.parametrize("step", [100, pytest.param(1, marks=pytest.mark.faults)])
+def test_each_bit_of_pages_with_checksums(trials: Start, tmp_path: Path, step: int) -> None:
+    """All rows are refused, and a reader of some columns gives what is in the sound file or refuses it too."""
+    path, (encoding, make) = tmp_path / "checksums.parquet", FILES["checksums.parquet"]
+    content = make()
+    path.write_bytes(content)
+    first, *others = readers(str(path), encoding)
+    sound = [rows_of(read) for read in others]
+    bits = [at * 8 + bit for start, end in contents_of_pages(path, content) for at in range(start, end) for bit in range(8)]
+    turns = cycle(range(len(others)))
+
+    def read(damaged: bytes) -> bool:
+        path.write_bytes(damaged)
+        assert rows_of(first) is None, "its checksum does not match"
+        turn = next(turns)
+        assert rows_of(others[turn]) in (None, sound[turn]), f"reader {turn} gives other rows"
+        return True
+
+    mutants = (Mutant(f"bit {bit}", flipped(content, bit)) for bit in bits[::step])
+    try_each(trials("damage in a user's file: Parquet pages with checksums"), mutants, read)
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """With one other bit."""
+    at = bit // 8
+    return content[:at] + bytes([content[at] ^ 1 << bit % 8]) + content[at + 1 :]

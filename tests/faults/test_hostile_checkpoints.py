@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,32 +28,41 @@ CODE = "checkpoints that carry code"
 OUTSIDE = "models that name or link to files elsewhere"
 FOLDERS = "Hugging Face folders that carry code"
 
-# Python's own pickle runs each of them: what a campaign finds harmless must be able to do harm.
+# torch runs each of them without its guard: what a campaign finds harmless must be able to do harm.
 CONTROL = """
-import pickle, sys, time
+import json, sys, time, warnings
 from pathlib import Path
-from tests.faults.tricks import pickles
+import torch
+from tests.faults.tricks import containers, pickles
+warnings.simplefilter("ignore")
 folder = Path(sys.argv[1])
 canary = folder / "canary"
+report = open(folder / "control.jsonl", "w")
 for name, data in pickles(canary, folder).items():
-    try:
-        pickle.loads(data)
-    except Exception:
-        pass
-    deadline = time.monotonic() + 20
-    while not canary.exists() and time.monotonic() < deadline:
-        time.sleep(0.002)  # some start a process and do not wait for it
-    if not canary.exists():
-        print("does not run:", name)
-    canary.unlink(missing_ok=True)
-print("all tried")
+    for container, path in containers(Path(sys.argv[2]), folder / "control.pt", data):
+        try:
+            torch.load(path, weights_only=False)
+        except Exception:
+            pass
+        deadline = time.monotonic() + (0.02 if container in sys.argv[3:] else 20)
+        while not canary.exists() and time.monotonic() < deadline:
+            time.sleep(0.002)  # some start a process and do not wait for it
+        print(json.dumps([name, container, canary.exists()]), file=report, flush=True)
+        if not canary.exists() and container not in sys.argv[3:]:
+            sys.exit()
+        canary.unlink(missing_ok=True)
 """
+# Here torch reads the sound data.pkl, or nothing: they are tried because another reader could find the hostile one.
+HARMLESS = ("a second data.pkl first", "another local file")
 
 
 @pytest.fixture
-def sealed(tmp_path: Path) -> Iterator[Sealed]:
+def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sealed]:
     with sealed_in(tmp_path) as sealed:
         yield sealed
+        if request.node.get_closest_marker("faults"):
+            time.sleep(1)  # some start a process and do not wait for it
+        sealed.check()
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +91,17 @@ def readers(path: Path) -> list[Callable[[], object]]:
 
 
 @pytest.mark.faults
-def test_the_tricks_run_where_nothing_stops_them(trials: Callable[..., Trials], tmp_path: Path) -> None:
-    control = trials("control: the same files, opened by Python's pickle, do run")
-    command = [sys.executable, "-c", CONTROL, str(tmp_path)]
-    with control.one("all"):
-        result = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
-        assert "all tried" in result.stdout and "does not run" not in result.stdout, result.stdout + result.stderr
+def test_the_tricks_run_where_nothing_stops_them(trials: Callable[..., Trials], checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    control = trials("control: the same files, opened by torch without its guard, do run")
+    command = [sys.executable, "-c", CONTROL, str(tmp_path), str(checkpoints["tuning"]), *HARMLESS]
+    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=300, check=True)
+    rows = [json.loads(line) for line in (tmp_path / "control.jsonl").read_text().splitlines()]
+    assert {container for _, container, has_run in rows if not has_run} <= set(HARMLESS), [row for row in rows if not row[2]]
+    for name, container, has_run in rows:
+        if container not in HARMLESS:
+            with control.one(f"{name}, {container}"):
+                assert has_run
+    control.note = f"not those with {' or '.join(HARMLESS)}: torch itself finds no code there"
 
 
 @pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.faults)])
@@ -97,7 +112,7 @@ def test_no_pickle_in_a_checkpoint_runs(trials: Callable[..., Trials], sealed: S
             for number, (container, path) in enumerate(containers(checkpoints["tuning"], sealed.folder / "best_checkpoint.pt", data)):
                 if is_long or not number:
                     try_to_read(tried, sealed, f"{name}, {container}", *readers(path)[: None if is_long else 1])
-    assert tried.refused > 0
+    assert tried.right == 0
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.faults)])

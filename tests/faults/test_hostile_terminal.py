@@ -16,9 +16,11 @@ import torch
 
 from exporting.hugging_face_export import write_hugging_face_folder
 from formats.checkpoint import load_checkpoint
+from system.escapes import escape_controls
 from tests.conftest import ROOT, call_script, make_documents, make_pairs, write_jsonl, write_pairs
 from tests.faults.sealed import sealed_in
 from tests.faults.trials import Trials
+from tokens.reversal import reorder
 
 SEQUENCES = {
     "color": "\x1b[38;5;201m",
@@ -32,14 +34,21 @@ SEQUENCES = {
     "reset": "\x1bc",
     "C1 control sequence": "\x9b31m",
     "C1 operating system command": "\x9d0;owned\x9c",
-    "overwriting the line": "safe\rowned\x08\x08",
+    "overwriting the line": "safe\rowned",
+    "overwriting characters": "safe\x08\x08owned",
+    "moving the cursor": "owned\x1b[7;7H\x1b[9Aowned",
+    "erasing": "owned\x1b[1K\x1b[9P",
+    "what a screen of ours sends": "owned\x1b[2m\x1b[1;1H\x1b[Kowned",
     "bell": "\x07",
     "right to left override": "\u202eowned\u202c",
     "isolate": "\u2066owned\u2069",
     "marks of direction": "\u200f\u061c\u200e",
     "separators": "a\u2028b\u2029c\x85d\x0be\x0cf",
 }
-OURS = re.compile(r"\x1b\[(\?(1049|25|2026|2004)[hl]|[0-9;]*[HJKABCDP@]|[0-9;]*m)|\x1b[=>]")
+# What our programs send: the other screen, where a line begins, its end erased, and the plain styles of words.
+OURS = re.compile(r"\x1b\[(\?(1049|25|2026)[hl]|\?2004[hl]\r?|[0-9]*;1H|[JK]|(0|[1-9]|[39][0-7])(;([1-9]|[39][0-7]))*m)")
+BAR = re.compile(r"\r {9,}(\r|(?=\n))|\r(?=[^\r\n]*\[[0-9:]+[0-9][<,])")  # how far it is, drawn over what was there
+EDITOR = re.compile(r"\x1b\[[0-9;]*[HJKABCDP@]|\x1b\[27m|\x1b[=>]")  # and the line editor, while it shows what is pasted
 TURNS = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\u2028\u2029]")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -50,17 +59,18 @@ def unsafe(shown: str) -> list[str]:
 
 
 def unsafe_bytes(shown: str) -> list[str]:
-    """The same for a terminal, beside the sequences that our programs make themselves, and the ends of lines."""
-    foreign = [sequence for sequence in ("\x1b[38;5;201m", "\x1b[2J", "\x1b[3J", "\x1b[6n") if sequence in shown]
-    return foreign + CONTROLS.findall(OURS.sub("", shown).replace("\r", ""))
+    """The same for a terminal, beside what our programs send themselves, and the ends of lines."""
+    whole = [name for name, sequence in SEQUENCES.items() if sequence in shown]
+    return whole + unsafe(BAR.sub("", OURS.sub("", re.sub(r"\r+\n", "\n", shown))))
 
 
 @contextmanager
 def prompt(folder: Path, script: str, *flags: object) -> Iterator["pexpect.spawn[str]"]:
-    """A sampler in a real terminal, without the bell of the line editor."""
+    """A script in a real terminal, without the bell of the line editor."""
     (folder / "inputrc").write_text("set bell-style none\n")
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     variables = {"TERM": "xterm-256color", "XDG_STATE_HOME": str(folder), "OMP_NUM_THREADS": "1", "INPUTRC": str(folder / "inputrc")}
+    variables["PYTHONPATH"] = str(ROOT)
     line = [str(ROOT / script), *map(str, flags)]
     child = pexpect.spawn(sys.executable, line, env=inherited | variables, encoding="utf-8", codec_errors="replace", timeout=60, cwd=folder)
     try:
@@ -74,7 +84,7 @@ def prompt(folder: Path, script: str, *flags: object) -> Iterator["pexpect.spawn
 def test_nothing_drives_the_terminal_at_the_prompt(
     trials: Callable[..., Trials], checkpoints: dict[str, Path], tmp_path: Path, script: str, stage: str
 ) -> None:
-    """Pasted, as settings, as commands, and in what the model writes: one of random weights writes bytes of all kinds."""
+    """Pasted, as settings and as commands."""
     tried = trials("escape sequences at the prompt, in a real terminal")
     place = tmp_path / "a\x1b]0;owned\x07b\x9b31m"
     shutil.copytree(checkpoints[stage].parent, place)
@@ -94,12 +104,31 @@ def test_nothing_drives_the_terminal_at_the_prompt(
                 with tried.one(f"{name}: {line!r}"):
                     child.send(f"\x1b[200~{line}\x1b[201~\r")
                     child.expect_exact(f"\n{label}")
-                    echo, _, shown = (child.before or "").partition("\x1b[?2004l")
-                    assert shown and not unsafe_bytes(shown) + TURNS.findall(shown), (unsafe_bytes(shown), shown)
+                    echo, _, shown = (child.before or "").partition("\x1b[?2004l\r")
+                    assert shown and not unsafe_bytes(shown), (unsafe_bytes(shown), shown)
                     # The line editor shows what was pasted: C0 made visible, C1 and direction as the terminal let them through.
-                    assert "\x1b" not in OURS.sub("", echo) and "\x07" not in echo, echo
+                    assert "\x1b" not in EDITOR.sub("", OURS.sub("", echo)) and "\x07" not in echo, echo
         child.sendeof()
         child.expect(pexpect.EOF)
+
+
+@pytest.mark.faults
+def test_a_model_that_writes_them_shows_them(trials: Callable[..., Trials], checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """It is made to: what it writes must be on the screen, and nothing but its shown form."""
+    tried = trials("escape sequences that a model writes, in a real terminal")
+    model = checkpoints["pretraining"]
+    text = f"before {' and '.join(SEQUENCES.values())} after "
+    ids = load_checkpoint(model).tokenizer.encode(reorder(text, "backward"))
+    flags = ["--model-path", model, "--prompt", "x", "--max-new-tokens", len(ids) + 9, "--num-samples", 1]
+    with prompt(tmp_path, "tests/faults/rigged_script.py", ids, ROOT / "sample_xcoax.py", *flags) as child:
+        child.expect(pexpect.EOF)
+        shown = child.before or ""
+    live, _, kept = (re.sub(r"\s", "", OURS.sub("", each)) for each in shown.rpartition("\x1b[?1049l"))
+    for name, sequence in SEQUENCES.items():
+        with tried.one(name):
+            assert not unsafe_bytes(shown), (unsafe_bytes(shown), shown)
+            visible = re.sub(r"\s", "", escape_controls(sequence))
+            assert visible in kept and "\u241b" in live, (visible, shown)
 
 
 @pytest.mark.faults
@@ -125,6 +154,7 @@ def test_nothing_drives_the_terminal_while_scripts_run(
             child.expect(pexpect.EOF)
             shown = child.before or ""
             assert "Traceback" not in shown and not unsafe_bytes(shown), (unsafe_bytes(shown), shown)
+            assert "\u241b[7;7H" in re.sub(r"\s", "", shown), f"no name was shown: {shown}"
             child.close()
             trial.refused = child.exitstatus != 0
 

@@ -1,7 +1,7 @@
 """Pickles that run code when they are opened, as they have been published, and the files in which they reach a reader.
 
-Each makes one harmless file, the canary. A control opens them with Python's own pickle, where they do run: a trick that does not work
-would prove nothing.
+Each makes one harmless file, the canary. A control opens them with torch, but without its guard, where they do run: a trick that does not
+work would prove nothing.
 """
 
 import functools
