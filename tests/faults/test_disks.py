@@ -38,6 +38,7 @@ LIBRARIES = (
 )
 TEMPORARY = re.compile(r"\.part\b|\.unfinished$|\bunfinished/|\.earlier/|(^|/)\.lock$|metrics\.jsonl$")
 WRITES = re.compile(r"write|pwrite|sendfile|copy_file_range")
+AFTER_IT = "the moment after the command"  # has ended well: its work must be on the disk
 CHUNK = 60  # documents or pairs
 TINY = ("--n-embed", 16, "--eval-every", 2)
 
@@ -117,8 +118,9 @@ def try_faults(work: Work, start: Start, where: str, faults: Sequence[str] = FAU
     first_of_picture = next((number for number, call in enumerate(work.calls, 1) if PICTURE in call), len(work.calls) + 1)
     for fault in faults:
         trials = start(f"disk: {fault} while {where}")
-        for at, call in enumerate(work.calls, 1):
-            if (fault == "short write" and not WRITES.match(call)) or (chosen and at not in chosen):
+        for at, call in enumerate([*work.calls, AFTER_IT], 1):
+            is_chosen = not chosen or at in chosen if call != AFTER_IT else fault == "power cut"
+            if not is_chosen or (fault == "short write" and not WRITES.match(call)):
                 continue
             with trials.one(f"call {at}, {call}") as trial:
                 picture = at >= first_of_picture  # drawing takes longer than training
