@@ -14,7 +14,7 @@ from evaluation.drawing import draw
 from evaluation.paper_tables import as_csv, as_latex, models_as_csv
 from evaluation.report import Picture, Section
 from evaluation.terminal_table import print_section
-from system.errors import UserError
+from system.errors import UserError, remedy
 from system.escapes import escape_controls
 from system.files import atomic_write, write_json
 
@@ -113,7 +113,7 @@ def _as_user_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write the report to {folder}: {error.strerror}. Give another --out-dir") from error
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}. {remedy(error)}, or use another --out-dir") from error
 
 
 def _console() -> Console:

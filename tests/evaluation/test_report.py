@@ -1,5 +1,6 @@
 """The report: what is printed and what is on disk, before and after it is complete."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -73,8 +74,19 @@ def test_control_characters_are_escaped_on_screen_and_on_disk(tmp_path: Path, ca
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write the report to .*file: Not a directory. Give another --out-dir"):
+    with pytest.raises(UserError, match="cannot write .*file.*: Not a directory. Fix this, or use another --out-dir"):
         Report("Title", tmp_path / "file", {}).add(SECTION)
+
+
+def test_a_full_disk_names_the_file_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(
+        UserError, match=r"cannot write \S+/report_unfinished\.\w+: No space left on device\. Free some space there, or use"
+    ):
+        Report("Title", tmp_path, {}).add(SECTION)
 
 
 def test_an_interval_of_few_examples_gets_a_caution() -> None:

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -36,14 +37,49 @@ static int find_opened(int file, struct stat *found) {
     return -1;
 }
 
+/* And of names: the old ones, where their folder was not synced after a rename. What it replaced has a second name until then. */
+static struct { char *from, *to, *replaced; } renamed[256];
+static int count_renamed, count_replaced;
+
+static void note_rename(const char *from, const char *to) {
+    char replaced[PATH_MAX + 32];
+    snprintf(replaced, sizeof replaced, "%s.replaced.%d.%d", folder, getpid(), count_replaced++);
+    int is_kept = !REAL(linkat)(AT_FDCWD, to, AT_FDCWD, replaced, 0); /* not where nothing or a folder was */
+    if (count_renamed == 256) abort();
+    renamed[count_renamed].from = strdup(from), renamed[count_renamed].to = strdup(to);
+    renamed[count_renamed++].replaced = is_kept ? strdup(replaced) : NULL;
+}
+
+/* The renames in a folder are now durable. */
+static void keep_renames(const char *path) {
+    size_t length = strlen(path);
+    int kept = 0;
+    for (int i = 0; i < count_renamed; i++) {
+        int is_here = !strncmp(renamed[i].to, path, length) && renamed[i].to[length] == '/' && !strchr(renamed[i].to + length + 1, '/');
+        if (!is_here) renamed[kept++] = renamed[i];
+        else if (renamed[i].replaced) REAL(unlink)(renamed[i].replaced);
+    }
+    count_renamed = kept;
+}
+
 static void lose_what_was_not_synced(void) {
     struct stat now;
+    for (; count_renamed; count_renamed--) {
+        __typeof__(*renamed) *last = &renamed[count_renamed - 1];
+        REAL(rename)(last->to, last->from);
+        if (last->replaced) REAL(rename)(last->replaced, last->to);
+    }
     for (int i = 0; i < count_opened; i++)
         if (!fstat(opened[i].file, &now) && now.st_size > opened[i].synced) (void)!REAL(ftruncate)(opened[i].file, opened[i].synced);
 }
 
-static void end(void) {
+/* A power cut just after the process has done its work. */
+void finish(void) {
     if (fault == POWER_CUT) lose_what_was_not_synced();
+}
+
+static void end(void) {
+    finish();
     kill(getpid(), SIGKILL);
     for (;;) pause();
 }
@@ -185,8 +221,10 @@ ssize_t copy_file_range(int from, off_t *start, int file, off_t *to, size_t size
 
 static int synced(int file, int result) {
     struct stat found;
+    char path[PATH_MAX];
     int i = result ? -1 : find_opened(file, &found);
     if (i >= 0) opened[i].synced = found.st_size;
+    if (!result && locate(file, path) && !fstat(file, &found) && S_ISDIR(found.st_mode)) keep_renames(path);
     return result;
 }
 int fsync(int file) { CHANGE_OPEN(file, CHANGES, "fsync") return synced(file, REAL(fsync)(file)); }
@@ -194,10 +232,17 @@ int fdatasync(int file) { CHANGE_OPEN(file, CHANGES, "fdatasync") return synced(
 int ftruncate(int file, off_t size) { CHANGE_OPEN(file, FREES, "ftruncate") return REAL(ftruncate)(file, size); }
 int ftruncate64(int file, off_t size) { return ftruncate(file, size); }
 int fallocate(int file, int mode, off_t start, off_t size) { CHANGE_OPEN(file, CHANGES, "fallocate") return REAL(fallocate)(file, mode, start, size); }
-int rename(const char *from, const char *to) { CHANGE(AT_FDCWD, to, CHANGES, "rename") return REAL(rename)(from, to); }
-int renameat(int base, const char *from, int place, const char *to) {
-    CHANGE(place, to, CHANGES, "rename") return REAL(renameat)(base, from, place, to);
+static int rename_at(int base, const char *from, int place, const char *to) {
+    char old[PATH_MAX];
+    CHANGE(place, to, CHANGES, "rename")
+    int is_noted = fault == POWER_CUT && locate_at(place, to, path) && locate_at(base, from, old);
+    if (is_noted) note_rename(old, path);
+    int result = REAL(renameat)(base, from, place, to);
+    if (result && is_noted && renamed[--count_renamed].replaced) REAL(unlink)(renamed[count_renamed].replaced);
+    return result;
 }
+int rename(const char *from, const char *to) { return rename_at(AT_FDCWD, from, AT_FDCWD, to); }
+int renameat(int base, const char *from, int place, const char *to) { return rename_at(base, from, place, to); }
 int mkdir(const char *name, mode_t mode) { CHANGE(AT_FDCWD, name, CHANGES, "mkdir") return REAL(mkdir)(name, mode); }
 int mkdirat(int base, const char *name, mode_t mode) { CHANGE(base, name, CHANGES, "mkdir") return REAL(mkdirat)(base, name, mode); }
 int link(const char *from, const char *to) { CHANGE(AT_FDCWD, to, CHANGES, "link") return REAL(link)(from, to); }

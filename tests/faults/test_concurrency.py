@@ -4,9 +4,11 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,14 +22,23 @@ from formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from preprocessing import workers
 from preprocessing.toy_world import write_world
 from tests.conftest import call_script
+from tests.faults.states import same_state
 from tests.faults.trials import Trials
-from tests.faults.writers import Sources, make_sources, rows_of, writers
+from tests.faults.writers import Sources, Writer, make_sources, rows_of, writers
+from tests.preprocessing.in_process import contents
 
 RACES = "two runs started on one place at the same moment"
 KILLED = "a lock whose process was killed"
 READERS = "a checkpoint read while training replaces it"
 # What a run is told that came just after the other had ended.
 CAME_LATE = "already exists|is not empty|is there already|was made with|is already finished|is already at step"
+
+
+# How a race went.
+NAMED = "were told the other's process"
+UNNAMED = "were told that there is another"
+LATE = "came when the work was done, and were told so"
+AGAIN = "made a report again"
 
 
 class Run(NamedTuple):
@@ -99,35 +110,72 @@ ROUNDS = 8  # of a pair for each script
 QUICK = ("score --output", "export")
 
 
+def alone(kind: Writer, place: Path) -> list[dict[str, bytes]]:
+    """What each of the two runs of a race leaves at this place when it has it for itself."""
+    found = []
+    for command in (kind.with_seed(seed) for seed in range(2 if kind.has_seed else 1)):
+        fresh(place)
+        ended = race(script(command))[0]
+        assert ended.code == 0, ended.told
+        kind.check()
+        found.append(contents(place))
+    assert not kind.has_seed or differing(place, found[0]), "both runs leave the same: a mix could not be seen"
+    return found if kind.has_seed else found * 2
+
+
+def fresh(place: Path) -> None:
+    """An empty folder."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+
+
+def differing(place: Path, expected: dict[str, bytes]) -> list[str]:
+    """The files that are not as a run on its own leaves them, of whatever it writes."""
+    now = contents(place)
+    names = sorted(now.keys() | expected.keys())
+    return [name for name in names if name not in now or not same_state(name, now[name], expected.get(name))]
+
+
+def judge(name: str, runs: list[Run], went_on: list[int]) -> str:
+    """How the race went: the other was told whose place it is, it came late and was told so, or it did the work a second time."""
+    assert went_on, [run.told for run in runs]
+    assert not any("Traceback" in run.told for run in runs), [run.told for run in runs]
+    for run in (run for run in runs if run.code):
+        assert run.code in (1, 2) and run.told.strip().count("\n") == 0, run.told
+        if re.search(CAME_LATE, run.told):
+            return LATE
+        holder = re.search(r"another process is writing \S+( \(process (\d+)\))?\. Wait for it, or use another --", run.told)
+        assert holder, run.told
+        assert not holder[2] or int(holder[2]) == runs[went_on[0]].process, (run.told, runs)
+        return NAMED if holder[2] else UNNAMED  # the other had ended before its id could be looked up
+    if name == "evaluate":  # a report may be made again
+        return AGAIN
+    assert any(re.search(CAME_LATE, run.printed) for run in runs), [run.printed for run in runs]
+    return LATE
+
+
 @pytest.mark.parametrize("count", [1, pytest.param(ROUNDS, marks=pytest.mark.faults)])
 def test_of_two_runs_one_goes_on(trials: Callable[..., Trials], sources: Sources, tmp_path: Path, count: int) -> None:
     races = trials(RACES)
-    named = late = 0
-    for number in range(count):
-        (tmp_path / str(number)).mkdir()
-        for name, kind in writers(sources, tmp_path / str(number)).items():
-            if count == 1 and name not in QUICK:
-                continue
+    outcomes: Counter[str] = Counter()
+    place = tmp_path / "place"
+    for name, kind in writers(sources, place).items():
+        if count == 1 and name not in QUICK:
+            continue
+        expected = alone(kind, place)
+        for number in range(count):
+            fresh(place)
             with races.one(f"{name}, pair {number}") as trial:
                 runs = race(*(script(kind.with_seed(seed)) for seed in range(2)))
-                went_on = [run for run in runs if not run.code]
-                told = [run for run in runs if run.code]
+                went_on = [index for index, run in enumerate(runs) if not run.code]
+                outcome = judge(name, runs, went_on)
                 kind.check()
-                assert went_on, [run.told for run in runs]
-                assert not any("Traceback" in run.told for run in runs), [run.told for run in runs]
-                for run in told:
-                    assert run.code in (1, 2) and run.told.strip().count("\n") == 0, run.told
-                    holder = re.search(r"another process is writing \S+ \(process (\d+)\)\. Wait for it, or use another --", run.told)
-                    # Without an id, the other has ended before it could be looked up.
-                    assert "another process is writing" in run.told or re.search(CAME_LATE, run.told), run.told
-                    assert not holder or int(holder[1]) == went_on[0].process, (run.told, runs)
-                    named += bool(holder)
-                if not told:  # the second came when the first had ended, and found its work done; or, of a report, did it again
-                    late += 1
-                    assert name == "evaluate" or any(re.search(CAME_LATE, run.printed) for run in runs), [run.printed for run in runs]
-                trial.refused = bool(told)
-    assert named or sys.platform != "linux"
-    races.note = f"one of each two; {named} were told the other's process, {late} came when it had ended"
+                mixed = [differing(place, expected[index]) for index in went_on]
+                assert not all(mixed), f"it is neither of the two runs: {mixed} differ"
+                outcomes[outcome] += 1
+                trial.refused = len(went_on) == 1
+    assert outcomes[NAMED] or sys.platform != "linux"
+    races.note = "; ".join(f"{outcomes[outcome]} {outcome}" for outcome in (NAMED, UNNAMED, LATE, AGAIN) if outcomes[outcome])
 
 
 def held(lock: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.checkpoint import load_checkpoint
+from formats.checkpoint import NUMBERED, load_checkpoint
 from tests.conftest import make_documents, make_pairs, write_jsonl, write_pairs
 from tests.faults.states import same_state
 from tests.faults.trials import Trials
@@ -25,8 +25,10 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 Start = Callable[..., Trials]
 ERRORS = {"full": errno.ENOSPC, "I/O error": errno.EIO, "read-only": errno.EROFS}
 FAULTS = (*ERRORS, "short write", "kill", "power cut")
-MOST = ("full", "I/O error", "short write", "power cut")  # where a run takes longest: a power cut is a kill that loses more
+EACH = ("power cut",)  # at each call also where a run takes longest; the other faults there at some of the calls
+REST = tuple(fault for fault in FAULTS if fault not in EACH)
 SCRIPTS = ("preprocess_xcoax", "preprocess_instruct", "train_xcoax", "finetune_xcoax", "sample_xcoax_instruct", "export_xcoax")
+RESULTS = ("score_xcoax", "evaluate_xcoax")
 LIBRARIES = (
     "gguf",
     "huggingface_hub",
@@ -37,7 +39,9 @@ LIBRARIES = (
     "torch._dynamo",
 )
 TEMPORARY = re.compile(r"\.part\b|\.unfinished$|\bunfinished/|\.earlier/|(^|/)\.lock$|metrics\.jsonl$")
+FREES = re.compile("ftruncate|chmod|unlink|rmdir")  # what a full disk still does
 WRITES = re.compile(r"write|pwrite|sendfile|copy_file_range")
+AFTER_IT = "the moment after the command"  # has ended well: its work must be on the disk
 CHUNK = 60  # documents or pairs
 TINY = ("--n-embed", 16, "--eval-every", 2)
 
@@ -103,12 +107,16 @@ class Work:
             assert same_state(name, content, after[name]), f"{name} differs"
 
 
-def check_message(ended: Ended, folder: Path, fault: str) -> None:
-    """One line that names a path on the disk, what is wrong with it, and a way out."""
+def check_message(ended: Ended, at: int, fault: str) -> None:
+    """One line that names the file of the call that failed, under its final name or its temporary one, what is wrong and a way out."""
     assert ended.code == 1, ended
     lines = ended.stderr.strip().splitlines()
     assert len(lines) == 1, ended.stderr
-    assert str(folder) in lines[0] and os.strerror(ERRORS[fault]) in lines[0], lines[0]
+    failed = next(call for call in ended.calls[at - 1 :] if fault != "full" or not FREES.match(call))
+    path = failed.partition(" ")[2].removesuffix("/.lock").removesuffix(".part")
+    hidden = Path(path).with_name(f".{Path(path).name}.")  # of a folder: where it is filled, or where the earlier one waits
+    assert path in lines[0] or str(hidden) in lines[0], f"{lines[0]} does not name {path}"
+    assert os.strerror(ERRORS[fault]) in lines[0], lines[0]
     assert re.search("ree some space" if fault == "full" else "run the same command again|[Uu]se another|give another", lines[0]), lines[0]
 
 
@@ -117,15 +125,16 @@ def try_faults(work: Work, start: Start, where: str, faults: Sequence[str] = FAU
     first_of_picture = next((number for number, call in enumerate(work.calls, 1) if PICTURE in call), len(work.calls) + 1)
     for fault in faults:
         trials = start(f"disk: {fault} while {where}")
-        for at, call in enumerate(work.calls, 1):
-            if (fault == "short write" and not WRITES.match(call)) or (chosen and at not in chosen):
+        for at, call in enumerate([*work.calls, AFTER_IT], 1):
+            is_chosen = not chosen or at in chosen if call != AFTER_IT else fault == "power cut"
+            if not is_chosen or (fault == "short write" and not WRITES.match(call)):
                 continue
             with trials.one(f"call {at}, {call}") as trial:
                 picture = at >= first_of_picture  # drawing takes longer than training
                 work.prepare()
                 ended = work.run(fault, at, picture=picture)
                 if ended.code != 0 and fault in ERRORS:
-                    check_message(ended, work.folder, fault)
+                    check_message(ended, at, fault)
                     trial.refused = True
                 elif ended.code != 0:
                     assert ended.code == -signal.SIGKILL and fault in ("kill", "power cut"), ended
@@ -142,6 +151,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     write_jsonl(folder / "documents.jsonl", make_documents(120))
     write_pairs(folder / "pairs.jsonl", make_pairs(120))
+    write_pairs(folder / "few.jsonl", make_pairs(5))
     (folder / "responses.txt").write_text("".join(f"It rains {number} times.\n" for number in range(6)), encoding="utf-8")
     return folder
 
@@ -155,7 +165,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Warm]:
     """A process that has imported everything."""
-    with warm_process(*SCRIPTS, *LIBRARIES) as process:
+    with warm_process(*SCRIPTS, *RESULTS, *LIBRARIES) as process:
         yield process
 
 
@@ -210,17 +220,21 @@ def test_pairs(warm: Warm, texts: Path, made: Path, disk: Path, trials: Start) -
 
 @pytest.mark.faults
 def test_training(warm: Warm, made: Path, disk: Path, trials: Start) -> None:
-    """A run that is resumed, so that there are checkpoints to lose."""
+    """A run that is resumed, so that there are checkpoints to lose; the numbered one is for the second half alone."""
     flags = ("--optimizer", "muon", *TINY)
     first = Work(warm, disk, pretraining_command(made / "data", disk / "out", "--max-steps", 2, *flags)).undisturbed()
-    try_faults(first.then(*pretraining_command(made / "data", disk / "out", "--max-steps", 4, *flags)), trials, "a model trains", MOST)
+    more = pretraining_command(made / "data", disk / "out", "--max-steps", 4, "--keep-every", 4, *flags)
+    work = first.then(*more)
+    assert f"out/{NUMBERED.format(4)}" in work.after
+    try_faults(work, trials, "a model trains", EACH)
+    try_faults(work, trials, "a model trains", REST, range(1, 1000, 4))
 
 
 @pytest.mark.faults
 def test_tuning(warm: Warm, made: Path, disk: Path, trials: Start) -> None:
-    """A new run, at every fourth call: it writes with the same functions as the one before."""
+    """A new run, at every sixth call: it writes with the same functions as the one before."""
     command = tuning_command(made / "model" / "best_checkpoint.pt", made / "pairs", disk / "out", "--epochs", 1, "--eval-every", 30)
-    try_faults(Work(warm, disk, command).undisturbed(), trials, "a model is tuned", ("full", "power cut"), range(1, 1000, 4))
+    try_faults(Work(warm, disk, command).undisturbed(), trials, "a model is tuned", ("full", "read-only", "power cut"), range(1, 1000, 6))
 
 
 @pytest.mark.faults
@@ -230,6 +244,22 @@ def test_files(warm: Warm, texts: Path, made: Path, disk: Path, trials: Start, e
     files = ("--input", texts / "responses.txt", "--output", disk / f"instructions.{ending}")
     command = ["sample_xcoax_instruct.py", "--model-path", made / "tuned" / "best_checkpoint.pt", *files, *flags]
     try_faults(Work(warm, disk, command).undisturbed(), trials, "a file is worked through")
+
+
+@pytest.mark.faults
+def test_scores(warm: Warm, texts: Path, made: Path, disk: Path, trials: Start) -> None:
+    files = ("--pairs", texts / "few.jsonl", "--output", disk / "scored.jsonl")
+    command = ["score_xcoax.py", "--model-path", made / "tuned" / "best_checkpoint.pt", *files]
+    try_faults(Work(warm, disk, command).undisturbed(), trials, "pairs are scored")
+
+
+@pytest.mark.faults
+def test_a_report(warm: Warm, made: Path, disk: Path, trials: Start) -> None:
+    """A report in the place of an earlier one, at every ninth call: its files are written with one function."""
+    command = ["evaluate_xcoax.py", "--model-path", made / "model" / "best_checkpoint.pt", "--out-dir", disk / "card"]
+    flags = ["--data-dir", made / "data", "--hellaswag", "", "--device", "cpu", "--documents"]
+    work = Work(warm, disk, [*command, *flags, 3]).undisturbed().then(*command, *flags, 4)
+    try_faults(work, trials, "a report is made", ("I/O error", "power cut"), range(3, 1000, 9))
 
 
 @pytest.mark.faults

@@ -39,6 +39,14 @@ DONE = re.compile("already exists|is not empty|is there already")
 TUNED = ("--epochs", 1, "--eval-every", 5)
 
 
+class Lost(Exception):
+    """A chain of kills that did not end right."""
+
+    def __init__(self, kills: list[str], problem: object) -> None:
+        super().__init__(f"after {kills}: {problem}")
+        self.kills = kills
+
+
 class Campaign:
     """Kills of one command that writes into a folder."""
 
@@ -94,8 +102,15 @@ class Campaign:
     def end(self, process: subprocess.Popen[str], may_be_done: bool = False) -> None:
         """Wait for the end of a run that nothing disturbs. If all was done before it, a script that overwrites nothing says so."""
         code = process.wait(300)
-        errors = self.folder.with_name("errors").read_text(encoding="utf-8")
-        assert code == 0 or (may_be_done and code == 2 and DONE.search(errors)), errors
+        assert code == 0 or (may_be_done and self.was_done(code)), self.errors()
+
+    def errors(self) -> str:
+        """What the last process wrote to stderr."""
+        return self.folder.with_name("errors").read_text(encoding="utf-8")
+
+    def was_done(self, code: int) -> bool:
+        """Whether a process that ended with this code found all of its work done, by one that was killed after it."""
+        return code == 2 and bool(DONE.search(self.errors()))
 
     def kill(self, process: subprocess.Popen[str]) -> str:
         """Kill the process group, its first process alone, or one of its workers; returns which, or nothing if it had just ended."""
@@ -106,8 +121,9 @@ class Campaign:
             workers = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         if workers:
             self.chooser.choice(workers).kill()
-            code = process.wait(120)
-            errors = self.folder.with_name("errors").read_text(encoding="utf-8")
+            code, errors = process.wait(120), self.errors()
+            if self.was_done(code):
+                return ""
             assert code in (0, 1) and errors.count("\n") == code and ("a worker process was killed" in errors) == code, errors
             return who
         if who == "group":
@@ -115,47 +131,51 @@ class Campaign:
         else:
             process.kill()
         code = process.wait(120)
-        assert code in (0, -signal.SIGKILL)
-        return who if code else ""
+        assert code in (0, -signal.SIGKILL) or self.was_done(code), f"code {code}: {self.errors()}"
+        return who if code == -signal.SIGKILL else ""
 
     def chain(self, most: int) -> list[str]:
         """Start and kill the command until it comes to its end, or as often as wanted; then let it end, and compare. Returns the kills."""
         kills: list[str] = []
         self.begin()
-        while len(kills) < most:
-            process = self.start()
-            self.wait_for_work(process)
-            moment = self.chooser.uniform(0, self.seconds)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(moment)
-            if process.poll() is not None:
-                break
-            with contextlib.suppress(psutil.NoSuchProcess):
-                is_on_disk = any(path.is_file() and path.name not in (".lock", RECORD, METRICS) for path in self.folder.rglob("*"))
-                if not (who := self.kill(process)):
-                    break
-                kills.append(f"{who} after {moment:.2f} s")
-                self.early += not is_on_disk
-        else:
-            process = self.start()
         try:
+            while len(kills) < most:
+                process = self.start()
+                self.wait_for_work(process)
+                moment = self.chooser.uniform(0, self.seconds)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(moment)
+                if process.poll() is not None:
+                    break
+                kills.append("")  # also if what comes next goes wrong
+                is_on_disk = any(path.is_file() and path.name not in (".lock", RECORD, METRICS) for path in self.folder.rglob("*"))
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    kills[-1] = self.kill(process)
+                if not kills[-1]:
+                    kills.pop()
+                    break
+                kills[-1] += f" after {moment:.2f} s"
+                self.early += not is_on_disk
+            else:
+                process = self.start()
             self.end(process, bool(kills))
             now = contents(self.folder)
             assert now.keys() == self.whole.keys(), f"{sorted(now.keys() ^ self.whole.keys())} differ"
             for name, content in now.items():
                 assert same_state(name, content, self.whole[name]), f"{name} differs"
         except AssertionError as error:
-            raise AssertionError(f"after {kills}: {error}") from error
+            raise Lost(kills, error) from error
         return kills
 
     def run(self, trials: Trials, count: int) -> None:
         """Kill the command this often, in as many chains as it takes."""
         while trials.tried < count:
             before = trials.tried
+            wrong = None
             try:
-                kills, wrong = self.chain(count - trials.tried), None
-            except AssertionError as error:
-                kills, wrong = [str(error)], error
+                kills = self.chain(count - trials.tried)
+            except Lost as lost:
+                kills, wrong = lost.kills or ["not one kill"], lost
             for kill in kills:
                 with trials.one(kill):
                     if wrong:

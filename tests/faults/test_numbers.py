@@ -1,6 +1,5 @@
 """Numbers that break runs: losses and weights that are not finite, settings at their limits, data of one of everything."""
 
-import contextlib
 import json
 import math
 import re
@@ -24,6 +23,7 @@ from tests.training.counting import make_trainer
 
 COUNTS = pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.faults)])
 NOT_FINITE = (torch.nan, torch.inf, -torch.inf)
+EVERY = 2  # steps, between evaluations
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> bool:
@@ -51,6 +51,35 @@ def require_intact(folder: Path) -> None:
         load_checkpoint(path)
 
 
+def run_to_its_end(trainer: Any, last: Path) -> tuple[str, list[bytes]]:
+    """What a run says if it ends early, and the last checkpoint after each time that it was saved."""
+    saved: list[bytes] = []
+    write = trainer._write
+
+    def noted(name: str, *rest: Any) -> None:
+        write(name, *rest)
+        if name == LAST:
+            saved.append(last.read_bytes())
+
+    trainer._write = noted
+    try:
+        trainer.run()
+    except UserError as error:
+        return str(error), saved
+    return "", saved
+
+
+def require_last_good(last: Path, told: str, saved: list[bytes], at: int) -> None:
+    """The message of a run that diverged in the step after `at` names the last checkpoint, which is the one of the evaluation before."""
+    if at < EVERY:
+        assert "nothing was saved yet" in told and not last.exists(), told
+    else:
+        step = at // EVERY * EVERY
+        assert f"{last} of step {step} is intact" in told, told
+        assert last.read_bytes() == saved[-1] and load_checkpoint(last).step == step
+    assert "Try a lower --lr than" in told and "\n" not in told, told
+
+
 @COUNTS
 def test_gradients_that_are_not_finite(trials: Callable[..., Trials], is_long: bool, dataset_folder: Path, tmp_path: Path) -> None:
     lost = trials("gradients that are not finite, or a spike, in the middle of a run")
@@ -65,16 +94,15 @@ def test_gradients_that_are_not_finite(trials: Callable[..., Trials], is_long: b
             return lambda gradient: gradient * damage if trainer.step == at else None
 
         with lost.one(f"{name} × {damage} at step {at}") as trial:
-            trainer = make_trainer(dataset_folder, folder, max_steps=10, eval_every=2, log_every=3, grad_clip=0.0, lr=1e-3)
+            trainer = make_trainer(dataset_folder, folder, max_steps=10, eval_every=EVERY, log_every=3, grad_clip=0.0, lr=1e-3)
             trainer.model.get_parameter(name).register_hook(hook(trainer))  # type: ignore[no-untyped-call]  # torch's gap
-            with contextlib.suppress(UserError):
-                trial.refused = True
-                trainer.run()
-                trial.refused = False
+            told, saved = run_to_its_end(trainer, folder / LAST)
+            trial.refused = bool(told)
             require_intact(folder)
-            again = make_trainer(dataset_folder, folder, max_steps=10, eval_every=2, lr=1e-3)
+            if trial.refused:
+                require_last_good(folder / LAST, told, saved, at)
+            again = make_trainer(dataset_folder, folder, max_steps=10, eval_every=EVERY, lr=1e-3)
             if (folder / LAST).is_file():
-                assert load_checkpoint(folder / LAST).step <= at + 2 or not trial.refused
                 again.resume(load_checkpoint(folder / LAST, mapped=False))
             again.run()
             assert math.isfinite(load_checkpoint(folder / BEST).val_loss)
@@ -272,19 +300,10 @@ def test_scores_and_reports_of_little(trials: Callable[..., Trials], checkpoints
         for count, candidates in ((1, 1), (2, 1), (5, 1), (5, 4), (5, 100)):
             with little.one(f"{path.name}: a report of {count} pairs, {candidates} candidates") as trial:
                 pairs = write_pairs(tmp_path / "pairs.jsonl", make_pairs(count))
-                flags = [
-                    "--pairs",
-                    pairs,
-                    "--candidates",
-                    candidates,
-                    "--hellaswag",
-                    "",
-                    "--max-new-tokens",
-                    4,
-                    "--out-dir",
-                    tmp_path / "card",
-                ]
-                trial.refused = refused(call_script("evaluate_xcoax.py", "--model-path", path, *flags, "--device", "cpu"))
+                flags = ["--pairs", pairs, "--candidates", candidates, "--hellaswag", "", "--out-dir", tmp_path / "card"]
+                trial.refused = refused(
+                    call_script("evaluate_xcoax.py", "--model-path", path, *flags, "--max-new-tokens", 4, "--device", "cpu")
+                )
                 if (tmp_path / "card" / "report.json").is_file():
                     json.loads((tmp_path / "card" / "report.json").read_text(), parse_constant=pytest.fail)
         for command in (("sample_xcoax_instruct.py", "--response", "x"), ("export_xcoax.py", "--no-verify", "--force")):

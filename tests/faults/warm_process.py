@@ -45,7 +45,8 @@ def _become(case: dict[str, Any]) -> int:
         os.dup2(os.open(path, flags), number)
     sys.argv = [case["script"], *case["flags"]]
     log = os.open(case["log"], os.O_WRONLY)
-    ctypes.CDLL(case["disk"]).arm(case["folder"].encode(), log, case["at"], case["fault"])
+    disk = ctypes.CDLL(case["disk"])
+    disk.arm(case["folder"].encode(), log, case["at"], case["fault"])
     with contextlib.ExitStack() as stack:
         if case["chunk"]:  # the work of the workers, in this process too
             here = lambda config, encode_chunk, folder: EngineHere(encode_chunk, folder)  # noqa: E731
@@ -65,6 +66,7 @@ def _become(case: dict[str, Any]) -> int:
             code = 1
     gc.collect()
     sys.stdout.flush()
+    disk.finish()
     return code
 
 
