@@ -331,7 +331,7 @@ def test_what_was_trained_on_data_that_is_gone_is_named_by_its_folder_alone(toke
 
 def test_a_file_that_the_disk_does_not_keep_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
-        raise OSError("Input/output error")
+        raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error") as error, staged_folder(tmp_path / "hf", force=False) as staging:
         (staging / "config.json").touch()
