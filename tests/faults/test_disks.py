@@ -38,7 +38,7 @@ LIBRARIES = (
     "matplotlib.backends.backend_agg",
     "torch._dynamo",
 )
-TEMPORARY = re.compile(r"\.part\b|\.unfinished$|\bunfinished/|\.earlier/|(^|/)\.lock$|metrics\.jsonl$")
+TEMPORARY = re.compile(r"\.part\b|report_unfinished\.|\.unfinished$|\bunfinished/|\.earlier/|(^|/)\.lock$|metrics\.jsonl$")
 FREES = re.compile("ftruncate|chmod|unlink|rmdir")  # what a full disk still does
 WRITES = re.compile(r"write|pwrite|sendfile|copy_file_range")
 AFTER_IT = "the moment after the command"  # has ended well: its work must be on the disk
