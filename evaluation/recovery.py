@@ -81,9 +81,9 @@ def measure_instructions(recovery: Recovery) -> Section:
             section.rows[f"{name}, minus its own"] = (ratio_estimate(bits[name] - bits[OWN], sizes, recovery.seed),)
     if OTHER not in bits:
         section.notes.append("Another pair's response is left out: more than half of the pairs have the same response.")
-    is_known = "saw that in tuning too" if recovery.model.checkpoint.train_config.get("contrast") else "never saw that in tuning"
+    seen = "saw that in tuning too" if recovery.model.checkpoint.train_config.get("contrast") else "never saw that in tuning"
     section.notes += [
         f"{amount(len(recovery.pairs), 'pair')}. The end token of an instruction counts as a token of zero bytes.",
-        f"Without a response, the model reads an empty one; it {is_known}.",
+        f"Without a response, the model reads an empty one; it {seen}.",
     ]
     return section

@@ -327,13 +327,3 @@ def test_what_was_trained_on_data_that_is_gone_is_named_by_its_folder_alone(toke
     again = export(tmp_path / "hf", tmp_path / "again", "--no-verify")  # which does not say what it was trained on
     assert again.returncode == 0, again.stderr
     assert "Tuned on data that this folder does not name: step 7" in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
-
-
-def test_a_file_that_the_disk_does_not_keep_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    with pytest.raises(OSError, match="Input/output error") as error, staged_folder(tmp_path / "hf", force=False) as staging:
-        (staging / "config.json").touch()
-        monkeypatch.setattr("os.fsync", fail)
-    assert error.value.filename == str(tmp_path / ".hf.part" / "config.json")
