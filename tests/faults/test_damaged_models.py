@@ -133,6 +133,8 @@ def test_checkpoints_with_other_contents(trials: Start, dataset_folder: Path, tm
     content["plan"] = {"seconds": 1.0, "seconds_per_step": 0.1, "seconds_per_evaluation": 0.1}
     path = tmp_path / "mutant" / LAST
     path.parent.mkdir()
+    torch.save(content, path)
+    sound = load_checkpoint(path, mapped=False)
 
     def resume() -> None:
         trainer = make_trainer(dataset_folder, path.parent, hours=1.0)
@@ -141,14 +143,16 @@ def test_checkpoints_with_other_contents(trials: Start, dataset_folder: Path, tm
             trainer.take_step(trainer.draw(0))
             trainer.read_steps()
 
-    def read(text: bytes) -> bool:
+    def read(text: bytes) -> Outcome:
         try:
             damaged = restored(text, content)
         except (ValueError, RecursionError):  # no Python value, so no checkpoint has it
-            return refused(lambda: load_checkpoint(tmp_path / "none"))
+            return Outcome.REFUSED
         torch.save(damaged, path)
         (path.parent / BEST).unlink(missing_ok=True)
-        return bool(refused(lambda: use(path)) | refused(resume))
+        if refused(lambda: use(path)) | refused(resume):
+            return Outcome.REFUSED
+        return Outcome.RIGHT if are_same(load_checkpoint(path), sound) else Outcome.CHANGED
 
     # Fewer, since each is resumed; and longer, since torch reads a list of a million in seconds.
     try_each(trials("wrong contents in a checkpoint"), mutated_contents(content, LONG // 10), read, seconds=60)

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from functools import partial
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from formats.parquet_files import row_groups
 from tests.faults.in_children import Start, counts, refused, try_each
 from tests.faults.json_mutants import json_mutants
 from tests.faults.mutants import Mutant, Places, byte_mutants, ends, in_file, parquet_places, text_places
+from tests.faults.trials import Outcome
 from tests.faults.user_files import FILES, LINES, ROWS, Reader, check_item, readers
 
 QUICK = 12
@@ -54,26 +56,28 @@ def test_damaged_files_of_users(trials: Start, tmp_path: Path, name: str, count:
     path.write_bytes(content)
     first, *others = readers(str(path), encoding)
 
-    assert any(rows_of(read) is not None for read in others)
-    turns = cycle(others)
+    sound = [rows_of(read) for read in others]
+    assert any(rows is not None for rows in sound)
+    sound_first = rows_of(first)
+    turns = cycle(range(len(others)))
     plain = tmp_path / "unpacked" / name.removesuffix(".gz")
     plain.parent.mkdir()
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> Outcome:
         path.write_bytes(damaged)
-        found = rows_of(first)
-        is_refused = found is None
-        is_refused_again = rows_of(next(turns)) is None
+        found, turn = rows_of(first), next(turns)
+        again = rows_of(others[turn])
         if path.suffix == ".gz":
             inner = unpacked(damaged)
-            assert inner is not None or is_refused, "its checksum does not match"
+            assert inner is not None or found is None, "its checksum does not match"
             if inner is not None:
                 plain.write_bytes(inner)
                 assert found == rows_of(readers(str(plain), encoding)[0]), "other rows than in what is packed"
-            return is_refused
         if path.suffix == ".zst" and damaged and content.startswith(damaged):
-            assert is_refused, "it is cut off"
-        return is_refused or is_refused_again
+            assert found is None, "it is cut off"
+        if found is None or again is None:
+            return Outcome.REFUSED
+        return Outcome.RIGHT if found == sound_first and again == sound[turn] else Outcome.CHANGED
 
     kind = trials(f"damage in a user's file: {KINDS.get(path.suffix, JSON)}")
     mutants = byte_mutants(content, places_of(path, content), count)
@@ -90,11 +94,14 @@ def test_each_byte_of_a_footer(trials: Start, tmp_path: Path, step: int) -> None
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"id": [1, 2, 3], "text": ["a", None, "b"]}), path, row_group_size=2)
     content = path.read_bytes()
-    assert row_groups(str(path), "text")
+    sound = rows_of(groups := partial(row_groups, str(path), "text"))
+    assert sound
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> Outcome:
         path.write_bytes(damaged)
-        return refused(lambda: row_groups(str(path), "text"))
+        if (found := rows_of(groups)) is None:
+            return Outcome.REFUSED
+        return Outcome.RIGHT if found == sound else Outcome.CHANGED
 
     [(start, end)] = parquet_places(path)["footer"]
     mutants = (Mutant(f"byte {at}", flipped(content, at * 8)) for at in range(start, end, step))
@@ -139,12 +146,12 @@ def test_each_bit_of_pages_with_checksums(trials: Start, tmp_path: Path, step: i
     bits = [at * 8 + bit for start, end in contents_of_pages(path, content) for at in range(start, end) for bit in range(8)]
     turns = cycle(range(len(others)))
 
-    def read(damaged: bytes) -> bool:
+    def read(damaged: bytes) -> Outcome:
         path.write_bytes(damaged)
         assert rows_of(first) is None, "its checksum does not match"
         turn = next(turns)
         assert rows_of(others[turn]) in (None, sound[turn]), f"reader {turn} gives other rows"
-        return True
+        return Outcome.REFUSED
 
     mutants = (Mutant(f"bit {bit}", flipped(content, bit)) for bit in bits[::step])
     try_each(trials("damage in a user's file: Parquet pages with checksums"), mutants, read)
