@@ -9,7 +9,7 @@ from pathlib import Path
 
 from formats.hugging_face import OURS
 from system.errors import BAD_FLAGS, UserError
-from system.files import lock_results, naming, rename
+from system.files import lock_results, naming, rename, sync
 
 # The files of an export. Whatever else is in its folder belongs to someone and stays.
 EXPORTED = (
@@ -32,8 +32,9 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
             for path in staging.iterdir():  # of an export that was killed
                 _remove(path)
             yield staging
-            for path in staging.iterdir():
-                _sync(path)
+            for path in (*staging.iterdir(), staging):
+                with naming(path):
+                    sync(path)
             _put_in_place(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -97,8 +98,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _sync(path: Path) -> None:
-    with naming(path), path.open("rb") as file:
-        os.fsync(file.fileno())
