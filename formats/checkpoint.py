@@ -21,6 +21,7 @@ from config import ModelConfig, Order, Script, Stage
 from model import GPT
 from presets import FINETUNE_PRESETS, TRAIN_PRESETS, command_for
 from system.errors import UserError, describe_os_error, first_line
+from system.escapes import one_line
 from system.files import atomic_write
 from tokens.tokenizer import Tokenizer
 
@@ -160,7 +161,8 @@ def _load(path: Path, stage: Stage, mapped: bool) -> Checkpoint:
         with warnings.catch_warnings(action="ignore"):  # torch warns about TorchScript before it refuses it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         if content["format"] != FORMAT:
-            raise UserError(f"{path} has checkpoint format {content['format']}, and this version reads {FORMAT}. {_way_out(path, stage)}")
+            found = one_line(repr(content["format"]), 80)
+            raise UserError(f"{path} has checkpoint format {found}, and this version reads {FORMAT}. {_way_out(path, stage)}")
         checkpoint = Checkpoint(
             path=path,
             weights=content["model"],

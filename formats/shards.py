@@ -22,6 +22,7 @@ from formats.token_stream import ID_DTYPE, TokenStream
 from presets import command_for
 from system.amounts import amount
 from system.errors import BAD_FLAGS, UserError, first_line
+from system.escapes import one_line
 from system.files import naming, open_own, rename, write_json
 
 FORMAT = 1
@@ -154,7 +155,7 @@ def open_dataset(folder: Path, content: Content | None = "documents", check_hash
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
-            raise damaged_dataset(folder, f"{folder} has format {meta['format']}, not {FORMAT}", content)
+            raise damaged_dataset(folder, f"{folder} has format {one_line(repr(meta['format']), 80)}, not {FORMAT}", content)
         _check_meta(meta)
         dataset = Dataset(folder, meta)
         shards = dataset.shards("train") + dataset.shards("val")
