@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from system.errors import BAD_FLAGS, UserError
+from system.escapes import listed
 
 GENERATED = "generated_instruction"  # found by a model
 INSTRUCTIONS = ("instruction", "prompt", "question")
@@ -62,7 +63,7 @@ class Pair(NamedTuple):
 def pair_fields(fields: list[str], source: str, named: PairFields = USUAL) -> list[str]:
     """The fields that may hold pairs; a source without any, or without one that a flag names, is refused, and its fields are named."""
     there = set(fields)
-    fields_there = f"the fields {', '.join(fields)}" if fields else "no fields"
+    fields_there = f"the fields {listed(fields)}" if fields else "no fields"
     for flag, name in zip(named._fields, named, strict=True):
         if name and name not in there:
             raise UserError(f"--{flag}-field {name}: {source} has {fields_there}", BAD_FLAGS)
@@ -187,7 +188,7 @@ def response_fields(fields: list[str]) -> list[str]:
     """All fields of a table; one without responses is refused."""
     if not set(fields) & {*RESPONSE_FIELDS, *CHATS, CHOSEN}:
         raise UserError(
-            f"--input has the fields {', '.join(fields)}; a response is expected in {' or '.join(RESPONSE_FIELDS)}, "
+            f"--input has the fields {listed(fields)}; a response is expected in {' or '.join(RESPONSE_FIELDS)}, "
             f"or in {' or '.join((*CHATS, CHOSEN))}"
         )
     return fields
@@ -196,5 +197,5 @@ def response_fields(fields: list[str]) -> list[str]:
 def answer_fields(fields: list[str], source: str) -> list[str]:
     """All fields of a table; one without answers to instructions is refused."""
     if ANSWERS not in fields or not set(fields) & set(INSTRUCTIONS):
-        raise UserError(f"{source} has the fields {', '.join(fields)}. It needs {' or '.join(INSTRUCTIONS)}, and {ANSWERS}", BAD_FLAGS)
+        raise UserError(f"{source} has the fields {listed(fields)}. It needs {' or '.join(INSTRUCTIONS)}, and {ANSWERS}", BAD_FLAGS)
     return fields

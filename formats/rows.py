@@ -11,6 +11,7 @@ from formats.remote_files import is_remote, open_remote, reading
 from formats.utf8 import Utf8Rows, decode_utf8, is_unicode
 from system.encodings import UTF8, AsUtf8, canonical_encoding, marked_encoding, wide_encoding
 from system.errors import UserError, first_line
+from system.escapes import listed
 
 TEXT_SEPARATOR = b"<|endoftext|>"  # alone on a line of a .txt file, it separates documents
 JSON_FORMS = "Expected: an object on each line or, in a .json file, one list of objects"
@@ -91,7 +92,7 @@ def require_fields(wanted: list[str], there: list[str], source: str) -> None:
     """Refuse a source that lacks a field, and name the fields it has."""
     for name in wanted:
         if name not in there:
-            raise UserError(f"{source} has no field {name!r}; its fields: {', '.join(there)}. Choose one with --field")
+            raise UserError(f"{source} has no field {name!r}; its fields: {listed(there)}. Choose one with --field")
 
 
 def open_bytes(path: str, encoding: str = UTF8) -> io.BufferedReader:

@@ -8,6 +8,7 @@ from sampling.file_jobs import Job
 from sampling.generated_rows import GivenTexts, generating_job
 from sampling.generation import EndingPrompter
 from system.errors import UserError
+from system.escapes import listed
 
 ENDING_FIELDS = ("prompt", "ending", "text")
 
@@ -25,5 +26,5 @@ def _ending_from_row(row: Row) -> object:
 def _ending_fields(fields: list[str]) -> list[str]:
     """All fields of a table; one without endings is refused."""
     if not {*ENDING_FIELDS} & {*fields}:
-        raise UserError(f"--input has the fields {', '.join(fields)}; an ending is expected in {' or '.join(ENDING_FIELDS)}")
+        raise UserError(f"--input has the fields {listed(fields)}; an ending is expected in {' or '.join(ENDING_FIELDS)}")
     return fields

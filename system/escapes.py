@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import TextIO
 
 
@@ -22,6 +23,11 @@ def one_line(text: str, limit: int) -> str:
     if len(text) <= limit and len(escaped) <= limit:
         return escaped
     return f"{escaped[: limit // 2]} ... {escaped[len(escaped) - limit // 2 + 5 :]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names that a file gives, such as those of its fields, on one line."""
+    return one_line(", ".join(names), 500)
 
 
 def _visible(character: str) -> str:

@@ -57,6 +57,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "twice.csv": (b"text,text\n1,2\n", r"has two columns named 'text'\. Rename one of them in its first line"),
     "other_column.tsv": (b"id\tcontent\n", r"has no field 'text'; its fields: id, content\. Choose one with --field"),
+    "lines.csv": (b'"one\ntwo",id\n', r"has no field 'text'; its fields: one two, id\. Choose one with --field"),
     "list.jsonl": (b'{"text": "x"}\n\n["x"]\n', r"line 3: expected an object, found a JSON list"),
     "number.jsonl": (b'{"text": "x"}\n7', r"line 2: expected an object, found a JSON int"),
     "null.json": (b'[{"text": "x"}, null]', r"entry 2: expected an object, found a JSON NoneType"),
