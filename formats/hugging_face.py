@@ -74,7 +74,7 @@ def our_config(theirs: Mapping[str, Any], source: str) -> ModelConfig:
     architectures = theirs.get("architectures")
     qk_norm = next((on for on, (name, _) in ARCHITECTURES.items() if architectures == [name]), None)
     if qk_norm is None:
-        raise UserError(f"{source}: the architecture is {architectures}. {FITS}")
+        raise UserError(f"{source}: the architecture is {architectures!r}. {FITS}")
 
     def whole(name: str, most: int) -> int:
         value = theirs.get(name)
@@ -124,7 +124,7 @@ def _rope_theta(theirs: Mapping[str, Any], source: str) -> float:
         raise UserError(f"{source}: rope_parameters is {parameters!r}. {FITS}")
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
-        raise UserError(f"{source}: the rotary positions are of type {kind}. {FITS}")
+        raise UserError(f"{source}: the rotary positions are of type {kind!r}. {FITS}")
     value = parameters.get("rope_theta", theirs.get("rope_theta", ModelConfig.rope_theta))
     if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_THETA:
         raise UserError(f"{source}: rope_theta is {value!r}, a number from 1 to {MAX_THETA:g} is expected")

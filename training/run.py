@@ -18,7 +18,7 @@ from system.amounts import amount
 from system.compiler import compile_problem, is_compiler_error
 from system.device import choose_dtype, device_name, explain_out_of_memory
 from system.errors import BAD_FLAGS, UserError, first_line, require
-from system.escapes import tell
+from system.escapes import one_line, tell
 from system.files import lock_folder
 from system.memory import keep_freed_memory, machine_memory
 from system.processors import usable_processors
@@ -170,7 +170,7 @@ def checkpoint_to_resume(config: LoopConfig, task: TrainingTask) -> Checkpoint |
     now = dataclasses.asdict(config.model) | {"tokenizer": task.tokenizer.sha256[:12], "order": task.order}
     settings = {name: last.train_config.get(name) for name in ("batch_size", "grad_accum", "seed", "max_steps", "warmup_steps", "hours")}
     if not all(isinstance(value, int) or (name == "hours" and isinstance(value, float | None)) for name, value in settings.items()):
-        raise UserError(f"{path} is damaged: its settings are {settings}. Use another --out-dir, or delete it")
+        raise UserError(f"{path} is damaged: its settings are {one_line(str(settings), 200)}. Use another --out-dir, or delete it")
     # A batch is a range of a shuffled order: with a different size or seed some sequences would come twice and some never.
     was |= {"sequences per step": last.train_config["batch_size"] * last.train_config["grad_accum"], "seed": last.train_config["seed"]}
     now |= {"sequences per step": config.sequences_per_step, "seed": config.seed}
