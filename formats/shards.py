@@ -81,8 +81,8 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with contextlib.suppress(OSError):  # closing writes again what a full disk has refused
             self._file.close()
-        with contextlib.suppress(OSError):  # the first error tells more than a disk that cannot be tidied either
-            self._temporary.unlink()
+        with contextlib.suppress(*(OSError,) if error else ()):  # the first error tells more than that the disk cannot be tidied either
+            self._temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,16 @@ class Work:
 
 
 def check_message(ended: Ended, at: int, fault: str) -> None:
-    """One line that names the file of the call that failed, under its final name or its temporary one, what is wrong and a way out."""
+    """One line that names the file of the call that failed, under its final name or a temporary one, what is wrong and a way out."""
     assert ended.code == 1, ended
     lines = ended.stderr.strip().splitlines()
     assert len(lines) == 1, ended.stderr
     failed = next(call for call in ended.calls[at - 1 :] if fault != "full" or not FREES.match(call))
-    path = failed.partition(" ")[2].removesuffix("/.lock").removesuffix(".part")
-    hidden = Path(path).with_name(f".{Path(path).name}.")  # of a folder: where it is filled, or where the earlier one waits
-    assert path in lines[0] or str(hidden) in lines[0], f"{lines[0]} does not name {path}"
+    path = Path(failed.partition(" ")[2].removesuffix("/.lock").removesuffix(".part"))
+    names = {path, path.with_name(f".{path.name}.")}  # of a folder: where it is filled, or where the earlier one waits
+    names |= {path.parent} if path.name.startswith(".tmp") else set()  # a name that the library of the weights made up
+    names |= {Path(re.sub(r"/\.([^/]+?)(\.part)?(?=/|$)", r"/\1", str(name))) for name in names}  # in the folder that it will be
+    assert any(str(name) in lines[0] for name in names), f"{lines[0]} does not name {path}"
     assert os.strerror(ERRORS[fault]) in lines[0], lines[0]
     assert re.search("ree some space" if fault == "full" else "run the same command again|[Uu]se another|give another", lines[0]), lines[0]
 
