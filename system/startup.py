@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from system.errors import UserError, describe_os_error, discard_output
 from system.escapes import one_line
+from system.memory import limit_kernels
 from system.version import version_line
 
 LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
@@ -42,6 +43,7 @@ def run_script(main: Callable[[], None]) -> None:
         sys.stderr = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
+    limit_kernels()
     try:
         if "--version" in sys.argv[1:]:
             print(version_line())

@@ -116,7 +116,7 @@ def check_message(ended: Ended, at: int, fault: str) -> None:
     path = Path(failed.partition(" ")[2].removesuffix("/.lock").removesuffix(".part"))
     names = {path, path.with_name(f".{path.name}.")}  # of a folder: where it is filled, or where the earlier one waits
     names |= {path.parent} if path.name.startswith(".tmp") else set()  # a name that the library of the weights made up
-    names |= {Path(re.sub(r"/\.([^/]+?)(\.part)?(?=/|$)", r"/\1", str(name))) for name in names}  # in the folder that it will be
+    names |= {Path(re.sub(r"/\.([^/]+?)(\.part|\.earlier)?(?=/|$)", r"/\1", str(name))) for name in names}  # in the folder that it will be
     assert any(str(name) in lines[0] for name in names), f"{lines[0]} does not name {path}"
     assert os.strerror(ERRORS[fault]) in lines[0], lines[0]
     assert re.search("ree some space" if fault == "full" else "run the same command again|[Uu]se another|give another", lines[0]), lines[0]

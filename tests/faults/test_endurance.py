@@ -22,6 +22,7 @@ from training.metrics import METRICS
 
 WINDOW = 0.1  # share of the work, of each of the two measurements
 MOST_GROWTH = 0.01
+LENGTHS = 40  # of texts while it warms up: on some CPUs each has kernels of its own, of which the last are kept
 KIND = "endurance: memory and open files once the caches are full, and so much later"
 
 
@@ -119,7 +120,8 @@ def test_preprocessing(trials: Callable[..., Trials], tmp_path: Path) -> None:
 def test_a_file_of_rows(trials: Callable[..., Trials], checkpoints: dict[str, Path], tmp_path: Path) -> None:
     endured, warm_up, later, out = trials(KIND), 125, 1000, tmp_path / "out.jsonl"
     count = whole(warm_up, later)
-    source = write_pairs(tmp_path / "pairs.jsonl", make_pairs(count))
+    pairs = [{"output": "a cat " * (row % LENGTHS + 1)} for row in range(warm_up)] + make_pairs(count - warm_up)
+    source = write_pairs(tmp_path / "pairs.jsonl", pairs)
     command = ["sample_xcoax_instruct.py", "--model-path", checkpoints["tuning"], "--input", source, "--output", out]
     command += ["--max-new-tokens", 24, "--batch-size", 4]
     with endured.one(f"{later:,} rows of a file"):
@@ -149,7 +151,8 @@ def test_the_prompt(trials: Callable[..., Trials], checkpoints: dict[str, Path],
         child.expect_exact(f"{label}: ")
         process = psutil.Process(child.pid)
         for turn in range(turns):
-            line = chooser.choice(commands) if turn % 3 == 2 else f"the cat sleeps {turn}"
+            text = f"the cat sleeps {turn}" + (" and sleeps" * (turn % LENGTHS) if turn < warm_up else "")
+            line = chooser.choice(commands) if turn % 3 == 2 else text
             answer(child, line, label)
             if turn % 5 == 0:
                 samples.append(measure(process, turn / turns))
