@@ -208,6 +208,7 @@ GROUPS = (
 # Kind, response, instruction, and the fillings of {0} {1} {2}. An instruction may say nothing that its response leaves out.
 KINDS: tuple[tuple[str, str, str, tuple[Sequence[str | Sequence[str]], ...]], ...] = (
     ("definition", "{0[0]} is {0[1]}.", "Define what {0[0]} is.", (DEFINITIONS,)),
+    ("definition", "{0[0]} is {0[1]}, says {1}.", "Define what {0[0]} is.", (DEFINITIONS, PEOPLE)),  # without these, too few
     ("doing", "The {0} is {1}.", "What is the {0} doing?", (CREATURES, RESTING)),
     ("doing", "{0} is {1} {2}.", "What is {0} doing {2}?", (PEOPLE, WORKING, PLACES)),
     ("where", "The {0} {1} is {2}.", "Where is the {0} {1}?", (COLOURS, THINGS, SPOTS)),
