@@ -9,8 +9,6 @@ read. The first recipe named is the one that the others are compared with: every
 
 import argparse
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +18,7 @@ from typing import Any
 
 from system.startup import run_script
 
+from experiments.commands import call_script
 from experiments.recipes import RECIPES, flags_of
 from formats.shards import open_dataset
 from system.errors import UserError
@@ -89,10 +88,7 @@ def train(recipe: str, seed: int, arguments: argparse.Namespace, tokens: float) 
     folder = Path(arguments.out_dir) / f"{arguments.shape}-{recipe}-{tokens:.0f}-{seed}"
     shape = ("--n-layer", layers, "--n-embed", width, "--n-head", str(int(width) // HEAD_SIZE))
     where = ("--data-dir", arguments.data_dir, "--out-dir", str(folder), "--seed", str(seed))
-    command = [sys.executable, "train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(width), int(tokens), EVALUATIONS)]
-    tell(f"\n$ {' '.join(command[1:])}")
-    if subprocess.run(command, check=False).returncode:
-        raise UserError(f"the training in {folder} failed. Run the same command again to go on")
+    call_script("train_xcoax.py", "xcoax", *where, *shape, *flags_of(recipe, int(width), int(tokens), EVALUATIONS))
     rows: list[dict[str, Any]] = [row for row in read_metrics(folder) if "val_loss" in row]
     return Run(*(tuple(row[name] for row in rows) for name in ("tokens", "seconds", "val_loss")))
 

@@ -38,7 +38,7 @@ STRANGERS = {
     ("sampling", "preprocessing"),
 }
 PRINTERS = {"system.escapes", "system.startup", "sampling.terminal_sampler", "benchmarking.stages"}
-EXPERIMENTS = {"experiments.tokens_to_loss"}  # run with `python -m`
+EXPERIMENTS = {"experiments.tokens_to_loss", "experiments.back_translation"}  # run with `python -m`
 
 
 def name_of(path: Path) -> str:

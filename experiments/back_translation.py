@@ -1,0 +1,180 @@
+"""Does a filter by BackChat's own score make its pairs better to learn from? Forward models are tuned on them and compared.
+
+    python -m experiments.back_translation --model-path out/instruct/best_checkpoint.pt --forward-path out/xcoax-forward/best_checkpoint.pt
+
+BackChat writes an instruction for each of --responses held-out responses. The filter keeps the half with the highest log-probability
+per token; as many are drawn at random. Of each half, the forward model learns to answer, once the written instructions and once the true
+ones. Other held-out pairs judge it: what does a true answer cost, given its true instruction?
+
+A run that was stopped resumes, and what is finished is only read.
+"""
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from system.startup import run_script
+
+import numpy as np
+
+from config import EvaluateConfig
+from evaluation.bootstrap import Values, ratio_estimate
+from evaluation.held_out import NotMeasured, make_example, read_held_out_pairs
+from evaluation.logprobs import instruction_logprobs
+from experiments.commands import call_script
+from formats.checkpoint import BEST
+from formats.named_model import load_named_model
+from formats.pairs import GENERATED, Pair
+from presets import FAST
+from sampling.scoring import Scorer
+from system.device import choose_device
+from system.errors import BAD_FLAGS, UserError
+from system.escapes import tell
+from system.files import atomic_write, lock_folder
+from tokens.prompt_format import PromptFormat
+
+Row = dict[str, Any]
+
+TRUE = "true_instruction"
+SETS = {  # which half of the responses, and whose instructions
+    "drawn, written": ("drawn", GENERATED),
+    "filtered, written": ("filtered", GENERATED),
+    "drawn, true": ("drawn", TRUE),
+    "filtered, true": ("filtered", TRUE),
+}
+FIRST = next(iter(SETS))  # the others are compared with it
+RECIPE = FAST | {"lr": 2e-3, "adamw_lr": 4e-3, "batch_size": 8, "warmup_steps": 10}
+
+
+class Cost(NamedTuple):
+    """What each true answer costs in bits, and its size in bytes."""
+
+    bits: Values
+    sizes: Values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-path", required=True, help="the tuned model that writes the instructions")
+    parser.add_argument("--forward-path", required=True, help="the pretrained model that learns to answer")
+    parser.add_argument("--out-dir", default="out/back-translation", help="folder for the pairs, the runs and the table")
+    parser.add_argument("--responses", type=int, default=2000, help="held-out responses that get an instruction")
+    parser.add_argument("--judges", type=int, default=1000, help="other held-out pairs, which judge the forward models")
+    parser.add_argument("--epochs", type=float, default=3, help="passes over the pairs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="a forward model of each set for each")
+    arguments = parser.parse_args()
+    for name in ("responses", "judges"):
+        if getattr(arguments, name) < 2:
+            raise UserError(f"--{name} {getattr(arguments, name)}: 2 or more", BAD_FLAGS)
+    folder = Path(arguments.out_dir)
+    with lock_folder(folder, "--out-dir"):
+        judges = choose_pairs(folder, arguments)
+        write_instructions(folder, arguments)
+        write_sets(folder)
+        costs = {name: [cost_of(judges, train(folder, name, seed, arguments)) for seed in arguments.seeds] for name in SETS}
+        table = as_table(costs, arguments.responses // 2)
+        with atomic_write(folder / "back_translation.md") as file:
+            file.write(table.encode())
+        tell(f"\n{table}\nwrote {folder / 'back_translation.md'}")
+
+
+def choose_pairs(folder: Path, arguments: argparse.Namespace) -> list[Pair]:
+    """Write the responses that get an instruction, and return the pairs that judge."""
+    wanted = arguments.responses + arguments.judges
+    try:
+        held_out = read_held_out_pairs(EvaluateConfig(max_pairs=wanted), load_named_model(arguments.model_path, "tuning"))
+    except NotMeasured as error:
+        raise UserError(f"--model-path {arguments.model_path}: {error}", BAD_FLAGS) from error
+    for warning in held_out.warnings:
+        tell(f"warning: {warning}")
+    pairs = [one.pair for one in held_out.evaluated]
+    if len(pairs) < wanted:
+        raise UserError(
+            f"--responses {arguments.responses:,} and --judges {arguments.judges:,}: there are {len(pairs):,} held-out pairs. Ask for "
+            "fewer, or tune on data of which more is held out (--val-share)",
+            BAD_FLAGS,
+        )
+    random.Random(0).shuffle(pairs)
+    _write_rows(folder / "responses.jsonl", ({"response": pair.response, TRUE: pair.instruction} for pair in pairs[: arguments.responses]))
+    return pairs[arguments.responses :]
+
+
+def write_instructions(folder: Path, arguments: argparse.Namespace) -> None:
+    """Let BackChat write an instruction for each response and score the two as a pair."""
+    if not (folder / "scored.jsonl").is_file():
+        files = ("--input", folder / "responses.jsonl", "--output", folder / "scored.jsonl", "--with-scores")
+        call_script("sample_xcoax_instruct.py", "--model-path", arguments.model_path, *files, "--temperature", 0, "--max-new-tokens", 100)
+
+
+def write_sets(folder: Path) -> None:
+    """Write the pairs that the forward models learn from: to them the answer is what they write, so the two texts change places."""
+    rows = _read_rows(folder / "scored.jsonl")
+    half = len(rows) // 2
+    halves = {
+        "drawn": random.Random(1).sample(rows, half),
+        "filtered": sorted(rows, key=lambda row: -row["logprob_per_token"])[:half],
+    }
+    for name, (responses, instructions) in SETS.items():
+        swapped = ({"instruction": row["response"], "response": row[instructions]} for row in halves[responses])
+        _write_rows(folder / f"{_slug(name)}.jsonl", swapped)
+
+
+def train(folder: Path, name: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Tune a forward model on one of the sets, or resume, or find it finished."""
+    data, out = folder / f"{_slug(name)}-data", folder / f"{_slug(name)}-{seed}"
+    forward = load_named_model(arguments.forward_path, "pretraining")
+    shape = ("--order", forward.order, "--block-size", forward.model_config.block_size, "--val-share", 0.05)
+    source = ("--input", folder / f"{_slug(name)}.jsonl", "--tokenizer", arguments.forward_path)
+    call_script("preprocess_instruct.py", "--data-dir", data, *source, *shape)
+    recipe = [part for key, value in RECIPE.items() for part in (f"--{key.replace('_', '-')}", value)]
+    where = ("--model-path", arguments.forward_path, "--data-dir", data, "--out-dir", out)
+    call_script("finetune_xcoax.py", *where, "--epochs", arguments.epochs, "--seed", seed, *recipe, "--no-compile")
+    return out / BEST
+
+
+def cost_of(judges: list[Pair], path: Path) -> Cost:
+    """What the true answers cost a forward model, given their true instructions. Pairs too long for its context are left out."""
+    checkpoint = load_named_model(str(path), "tuning")
+    prompt_format = PromptFormat(checkpoint.tokenizer, checkpoint.order)
+    swapped = (Pair(pair.response, pair.instruction) for pair in judges)
+    made = (make_example(pair, prompt_format, checkpoint.model_config.block_size)[0] for pair in swapped)
+    examples = [example for example in made if example]
+    logprobs = instruction_logprobs(Scorer(checkpoint.make_model(choose_device("auto")), 16), examples)
+    sizes = [checkpoint.tokenizer.bytes_per_id[example.ids[example.prompt_length :]].sum() for example in examples]
+    return Cost(-np.fromiter(logprobs, float) / math.log(2), np.array(sizes, float))
+
+
+def as_table(costs: dict[str, list[Cost]], count: int) -> str:
+    """Bits per byte of the true answers after learning from each set, and how far each is from the first."""
+    lines = [
+        f"| learnt from {count:,} pairs | bits per byte of the true answers, by seed | more than {FIRST} |",
+        "|---|--:|--:|",
+    ]
+    means = {name: np.mean([cost.bits for cost in each], axis=0) for name, each in costs.items()}
+    for name, each in costs.items():
+        by_seed = " ".join(f"{cost.bits.sum() / cost.sizes.sum():.4f}" for cost in each)
+        more = "" if name == FIRST else str(ratio_estimate(means[name] - means[FIRST], each[0].sizes, 0, "+.4f"))
+        lines.append(f"| {name} | {by_seed} | {more} |")
+    judged = len(costs[FIRST][0].sizes)
+    return "\n".join([*lines, "", f"{judged:,} answers; the intervals are over answers, for the mean of the seeds.", ""])
+
+
+def _slug(name: str) -> str:
+    return name.replace(", ", "-")
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    with atomic_write(path) as file:
+        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+
+
+def _read_rows(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    run_script(main)
