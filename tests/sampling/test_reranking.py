@@ -182,8 +182,11 @@ def test_a_killed_run_resumes_with_the_same_rows(checkpoints: dict[str, Path], t
     pairs = make_pairs(400)
     rows = [{"instruction": one["instruction"], "answers": [two["output"], one["output"]]} for one, two in itertools.pairwise(pairs)]
     source = write_pairs(tmp_path / "answers.jsonl", rows)
-    assert call_script(*score_command(checkpoints, "--rerank", source, tmp_path / "whole.jsonl")).returncode == 0
-    command, unfinished = score_command(checkpoints, "--rerank", source, tmp_path / "best.jsonl"), tmp_path / "best.jsonl.unfinished"
+    whole, best = (
+        score_command(checkpoints, "--rerank", source, tmp_path / name, "--dtype", "float32") for name in ("whole.jsonl", "best.jsonl")
+    )
+    assert call_script(*whole).returncode == 0
+    command, unfinished = best, tmp_path / "best.jsonl.unfinished"
     process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and (not unfinished.exists() or unfinished.read_bytes().count(b"\n") < 100):
         time.sleep(0.001)
@@ -195,6 +198,6 @@ def test_a_killed_run_resumes_with_the_same_rows(checkpoints: dict[str, Path], t
     result = call_script(*command)
     assert result.returncode == 0, result.stderr
     assert "resuming " in result.stdout and "399 rows" in result.stdout
-    for resumed, whole in zip(rows_of(tmp_path / "best.jsonl"), rows_of(tmp_path / "whole.jsonl"), strict=True):
-        assert resumed.pop("scores") == pytest.approx(whole.pop("scores"), abs=2e-5)  # a batch is rounded as a whole
-        assert resumed == whole
+    for resumed, expected in zip(rows_of(tmp_path / "best.jsonl"), rows_of(tmp_path / "whole.jsonl"), strict=True):
+        assert resumed.pop("scores") == pytest.approx(expected.pop("scores"), abs=2e-5)  # a batch is rounded as a whole
+        assert resumed == expected
