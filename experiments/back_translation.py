@@ -26,7 +26,7 @@ from evaluation.bootstrap import Values, ratio_estimate
 from evaluation.held_out import NotMeasured, make_example, read_held_out_pairs
 from evaluation.logprobs import instruction_logprobs
 from experiments.commands import call_script
-from formats.checkpoint import BEST
+from formats.checkpoint import BEST, Checkpoint
 from formats.named_model import load_named_model
 from formats.pairs import GENERATED, Pair
 from presets import FAST
@@ -35,6 +35,7 @@ from system.device import choose_device
 from system.errors import BAD_FLAGS, UserError
 from system.escapes import tell
 from system.files import atomic_write, lock_folder
+from system.settings import changed_settings
 from tokens.prompt_format import PromptFormat
 
 Row = dict[str, Any]
@@ -72,9 +73,12 @@ def main() -> None:
             raise UserError(f"--{name} {getattr(arguments, name)}: 2 or more", BAD_FLAGS)
     folder = Path(arguments.out_dir)
     with lock_folder(folder, "--out-dir"):
-        judges = choose_pairs(folder, arguments)
-        write_instructions(folder, arguments)
+        writer = load_named_model(arguments.model_path, "tuning")
+        pairs = held_out_pairs(arguments, writer)
+        keep_settings(folder, arguments, writer)
+        write_instructions(folder, pairs[: arguments.responses], arguments)
         write_sets(folder)
+        judges = pairs[arguments.responses :]
         costs = {name: [cost_of(judges, train(folder, name, seed, arguments)) for seed in arguments.seeds] for name in SETS}
         table = as_table(costs, arguments.responses // 2)
         with atomic_write(folder / "back_translation.md") as file:
@@ -82,11 +86,23 @@ def main() -> None:
         tell(f"\n{table}\nwrote {folder / 'back_translation.md'}")
 
 
-def choose_pairs(folder: Path, arguments: argparse.Namespace) -> list[Pair]:
-    """Write the responses that get an instruction, and return the pairs that judge."""
+def keep_settings(folder: Path, arguments: argparse.Namespace, writer: Checkpoint) -> None:
+    """Record what the files in the folder follow from; refuse a folder whose files follow from something else."""
+    forward = load_named_model(arguments.forward_path, "pretraining")
+    now = {"--model-path": writer.fingerprint, "--forward-path": forward.fingerprint}
+    now |= {f"--{name}": getattr(arguments, name) for name in ("responses", "judges", "epochs")}
+    path = folder / "settings.json"
+    if path.is_file() and (changes := changed_settings(json.loads(path.read_text(encoding="utf-8")), now)):
+        raise UserError(f"{folder} has an experiment in which {'; '.join(changes)}. Use another --out-dir, or delete this one", BAD_FLAGS)
+    with atomic_write(path) as file:
+        file.write(json.dumps(now).encode())
+
+
+def held_out_pairs(arguments: argparse.Namespace, writer: Checkpoint) -> list[Pair]:
+    """Pairs that the writer was not tuned on, in a random order: first those that it writes for, then those that judge."""
     wanted = arguments.responses + arguments.judges
     try:
-        held_out = read_held_out_pairs(EvaluateConfig(max_pairs=wanted), load_named_model(arguments.model_path, "tuning"))
+        held_out = read_held_out_pairs(EvaluateConfig(max_pairs=wanted), writer)
     except NotMeasured as error:
         raise UserError(f"--model-path {arguments.model_path}: {error}", BAD_FLAGS) from error
     for warning in held_out.warnings:
@@ -99,13 +115,13 @@ def choose_pairs(folder: Path, arguments: argparse.Namespace) -> list[Pair]:
             BAD_FLAGS,
         )
     random.Random(0).shuffle(pairs)
-    _write_rows(folder / "responses.jsonl", ({"response": pair.response, TRUE: pair.instruction} for pair in pairs[: arguments.responses]))
-    return pairs[arguments.responses :]
+    return pairs
 
 
-def write_instructions(folder: Path, arguments: argparse.Namespace) -> None:
+def write_instructions(folder: Path, pairs: list[Pair], arguments: argparse.Namespace) -> None:
     """Let BackChat write an instruction for each response and score the two as a pair."""
     if not (folder / "scored.jsonl").is_file():
+        _write_rows(folder / "responses.jsonl", ({"response": pair.response, TRUE: pair.instruction} for pair in pairs))
         files = ("--input", folder / "responses.jsonl", "--output", folder / "scored.jsonl", "--with-scores")
         call_script("sample_xcoax_instruct.py", "--model-path", arguments.model_path, *files, "--temperature", 0, "--max-new-tokens", 100)
 
@@ -151,7 +167,7 @@ def cost_of(judges: list[Pair], path: Path) -> Cost:
 def as_table(costs: dict[str, list[Cost]], count: int) -> str:
     """Bits per byte of the true answers after learning from each set, and how far each is from the first."""
     lines = [
-        f"| learnt from {count:,} pairs | bits per byte of the true answers, by seed | more than {FIRST} |",
+        f"| tuned on {count:,} pairs | bits per byte of the true answers, by seed | more than {FIRST} |",
         "|---|--:|--:|",
     ]
     means = {name: np.mean([cost.bits for cost in each], axis=0) for name, each in costs.items()}

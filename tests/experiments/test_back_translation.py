@@ -43,7 +43,7 @@ def test_the_table_compares_answer_by_answer() -> None:
     sizes = np.array([10.0, 30.0])
     costs = {name: [Cost(np.array([10.0, 30.0]) * (2 - 0.1 * place), sizes)] * 2 for place, name in enumerate(SETS)}
     lines = as_table(costs, 7).splitlines()
-    assert lines[0].startswith("| learnt from 7 pairs |")
+    assert lines[0].startswith("| tuned on 7 pairs |")
     assert lines[2] == "| drawn, written | 2.0000 2.0000 |  |"
     assert lines[3] == "| filtered, written | 1.9000 1.9000 | -0.1000 (-0.1000..-0.1000) |"  # the same for each answer
     assert lines[-1].startswith("2 answers;")
@@ -84,10 +84,12 @@ def test_a_whole_run(tuned: Path, checkpoints: dict[str, Path], tmp_path: Path) 
         tables.append((tmp_path / "back_translation.md").read_text(encoding="utf-8"))
         assert tables[-1] in result.stdout
     assert tables[0] == tables[1]
-    assert "learnt from 30 pairs" in tables[0]
+    assert "tuned on 30 pairs" in tables[0]
     assert "20 answers;" in tables[0]
     assert result.stdout.count("is already at step") == 4
     assert len(rows_of(tmp_path / "drawn-true.jsonl")) == 30
+    result = subprocess.run([*map(str, [*command, *few, "--judges", 30])], cwd=ROOT, capture_output=True, text=True)
+    fails_with(result, 2, "--judges was 20, now 30", "--out-dir")
 
 
 @pytest.mark.long
