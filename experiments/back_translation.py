@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from system.startup import run_script
 
@@ -29,16 +29,16 @@ from experiments.commands import call_script
 from formats.checkpoint import BEST, Checkpoint
 from formats.named_model import load_named_model
 from formats.pairs import GENERATED, Pair
+from formats.rows import Row, read_json
 from presets import FAST
 from sampling.scoring import Scorer
 from system.device import choose_device
 from system.errors import BAD_FLAGS, UserError
 from system.escapes import tell
-from system.files import atomic_write, lock_folder
+from system.files import atomic_write, lock_folder, write_json, write_text
+from system.recorded_settings import read_record
 from system.settings import changed_settings
 from tokens.prompt_format import PromptFormat
-
-Row = dict[str, Any]
 
 TRUE = "true_instruction"
 SETS = {  # which half of the responses, and whose instructions
@@ -73,29 +73,32 @@ def main() -> None:
             raise UserError(f"--{name} {getattr(arguments, name)}: 2 or more", BAD_FLAGS)
     folder = Path(arguments.out_dir)
     with lock_folder(folder, "--out-dir"):
-        writer = load_named_model(arguments.model_path, "tuning")
+        writer, forward = load_named_model(arguments.model_path, "tuning"), load_named_model(arguments.forward_path, "pretraining")
         pairs = held_out_pairs(arguments, writer)
-        keep_settings(folder, arguments, writer)
+        keep_settings(folder, arguments, writer, forward)
         write_instructions(folder, pairs[: arguments.responses], arguments)
         write_sets(folder)
         judges = pairs[arguments.responses :]
-        costs = {name: [cost_of(judges, train(folder, name, seed, arguments)) for seed in arguments.seeds] for name in SETS}
+        costs = {name: [cost_of(judges, train(folder, name, seed, arguments, forward)) for seed in arguments.seeds] for name in SETS}
         table = as_table(costs, arguments.responses // 2)
-        with atomic_write(folder / "back_translation.md") as file:
-            file.write(table.encode())
+        write_text(folder / "back_translation.md", table)
         tell(f"\n{table}\nwrote {folder / 'back_translation.md'}")
 
 
-def keep_settings(folder: Path, arguments: argparse.Namespace, writer: Checkpoint) -> None:
+def keep_settings(folder: Path, arguments: argparse.Namespace, writer: Checkpoint, forward: Checkpoint) -> None:
     """Record what the files in the folder follow from; refuse a folder whose files follow from something else."""
-    forward = load_named_model(arguments.forward_path, "pretraining")
     now = {"--model-path": writer.fingerprint, "--forward-path": forward.fingerprint}
     now |= {f"--{name}": getattr(arguments, name) for name in ("responses", "judges", "epochs")}
     path = folder / "settings.json"
-    if path.is_file() and (changes := changed_settings(json.loads(path.read_text(encoding="utf-8")), now)):
-        raise UserError(f"{folder} has an experiment in which {'; '.join(changes)}. Use another --out-dir, or delete this one", BAD_FLAGS)
-    with atomic_write(path) as file:
-        file.write(json.dumps(now).encode())
+    way_out = "Use another --out-dir, or delete this one"
+    if path.is_file():
+        try:
+            changes = changed_settings(read_record(path), now)
+        except UserError as error:  # its way out is that of --like
+            raise UserError(f"{path} is damaged. {way_out}", BAD_FLAGS) from error
+        if changes:
+            raise UserError(f"{folder} has an experiment in which {'; '.join(changes)}. {way_out}", BAD_FLAGS)
+    write_json(path, now)
 
 
 def held_out_pairs(arguments: argparse.Namespace, writer: Checkpoint) -> list[Pair]:
@@ -128,7 +131,7 @@ def write_instructions(folder: Path, pairs: list[Pair], arguments: argparse.Name
 
 def write_sets(folder: Path) -> None:
     """Write the pairs that the forward models learn from: to them the answer is what they write, so the two texts change places."""
-    rows = _read_rows(folder / "scored.jsonl")
+    rows = list(read_json(str(folder / "scored.jsonl")))
     half = len(rows) // 2
     halves = {
         "drawn": random.Random(1).sample(rows, half),
@@ -139,10 +142,9 @@ def write_sets(folder: Path) -> None:
         _write_rows(folder / f"{_slug(name)}.jsonl", swapped)
 
 
-def train(folder: Path, name: str, seed: int, arguments: argparse.Namespace) -> Path:
+def train(folder: Path, name: str, seed: int, arguments: argparse.Namespace, forward: Checkpoint) -> Path:
     """Tune a forward model on one of the sets, or resume, or find it finished."""
     data, out = folder / f"{_slug(name)}-data", folder / f"{_slug(name)}-{seed}"
-    forward = load_named_model(arguments.forward_path, "pretraining")
     shape = ("--order", forward.order, "--block-size", forward.model_config.block_size, "--val-share", 0.05)
     source = ("--input", folder / f"{_slug(name)}.jsonl", "--tokenizer", arguments.forward_path)
     call_script("preprocess_instruct.py", "--data-dir", data, *source, *shape)
@@ -186,10 +188,6 @@ def _slug(name: str) -> str:
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
     with atomic_write(path) as file:
         file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
-
-
-def _read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

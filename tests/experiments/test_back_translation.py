@@ -90,6 +90,9 @@ def test_a_whole_run(tuned: Path, checkpoints: dict[str, Path], tmp_path: Path) 
     assert len(rows_of(tmp_path / "drawn-true.jsonl")) == 30
     result = subprocess.run([*map(str, [*command, *few, "--judges", 30])], cwd=ROOT, capture_output=True, text=True)
     fails_with(result, 2, "--judges was 20, now 30", "--out-dir")
+    (tmp_path / "settings.json").write_text("{")
+    result = subprocess.run([*map(str, [*command, *few])], cwd=ROOT, capture_output=True, text=True)
+    fails_with(result, 2, f"{tmp_path / 'settings.json'} is damaged", "--out-dir")
 
 
 @pytest.mark.long
