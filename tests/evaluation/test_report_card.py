@@ -113,6 +113,7 @@ def test_values_do_not_depend_on_the_batch_size(card: Card, tmp_path: Path) -> N
     assert_same_values(tmp_path, card.folder)
 
 
+@pytest.mark.long
 def test_two_processes_write_one_card(card: Card, tmp_path: Path) -> None:
     result = torchrun(2, ["evaluate_xcoax.py", *card.flags, "--out-dir", tmp_path])
     assert result.returncode == 0, result.stderr

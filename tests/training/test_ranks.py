@@ -53,6 +53,7 @@ def test_several_processes_take_the_steps_of_one(count: int, dataset_folder: Pat
     assert_same_course(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_a_divided_model_takes_the_steps_of_a_whole_one(dataset_folder: Path, alone: Path, tmp_path: Path) -> None:
     result = torchrun(2, pretraining_command(dataset_folder, tmp_path, *RUN, "--shard"))
     assert result.returncode == 0, result.stderr
@@ -85,7 +86,8 @@ def test_a_model_is_divided_among_several_processes_only(dataset_folder: Path, t
     fails_with(pretrain(dataset_folder, tmp_path, "--shard"), 2, "--shard: start several processes with torchrun")
 
 
-@pytest.mark.parametrize("contrast", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("contrast", [0, 1])
 def test_tuning_counts_the_targets_of_all_processes(base: Path, short_pairs: Path, contrast: float, tmp_path: Path) -> None:
     """Sequences of pairs have different numbers of targets, so a mean of the processes' means would be another loss."""
     flags = ("--epochs", 0.5, "--eval-every", 100, "--dropout", 0, "--contrast", contrast)
