@@ -4,6 +4,7 @@ The only module whose import has an effect: until `run_script` takes over, Ctrl-
 traceback out of some import. So a script imports it before anything else.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -44,16 +45,23 @@ def run_script(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
     limit_kernels()
+    several = "TORCHELASTIC_RUN_ID" in os.environ  # the group of processes ends, threads of gloo do not: they can abort a teardown
+    try:
+        _run(main)
+    except SystemExit as end:
+        if isinstance(end.code, int) and (several or end.code == 128 + signal.SIGTERM):  # whoever sends SIGTERM waits
+            _end_at_once(end.code)
+        raise
+    if several:
+        _end_at_once(0)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         if "--version" in sys.argv[1:]:
             print(version_line())
-            return
-        main()
-    except SystemExit as end:
-        if end.code == 128 + signal.SIGTERM:  # whoever sends it waits: without the teardown of the libraries
-            sys.stdout.flush()
-            os._exit(end.code)
-        raise
+        else:
+            main()
     except UserError as error:
         _leave(str(error), error.exit_code)
     except BrokenPipeError:
@@ -68,6 +76,14 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         _leave("interrupted", 128 + signal.SIGINT)
+
+
+def _end_at_once(exit_code: int) -> NoReturn:
+    """End without the teardown of the interpreter and the libraries."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _leave(message: str, exit_code: int) -> NoReturn:
