@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from training.sharding import part_like, whole
 
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
 NEWTON_SCHULZ_STEPS = 5
-LARGE = 256  # rows from which a batched product takes a CPU longer than one matrix after the other (measured)
+# Rows from which, on a CPU, a batched product takes longer than one matrix after the other, and bfloat16 instructions matter (measured).
+LARGE = 256
 # The quintic a x + b x^3 + c x^5 raises small singular values as fast as possible. It does not converge to 1 but leaves
 # them between about 0.7 and 1.2, which trains equally well.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -21,15 +23,21 @@ A, B, C = 3.4445, -4.7750, 2.0315
 ADAMW_UPDATE_SIZE = 0.2
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """For each matrix of a stack roughly the nearest (semi-)orthogonal matrix, by Newton-Schulz iteration."""
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """For each matrix of a stack roughly the nearest (semi-)orthogonal matrix, by Newton-Schulz iteration.
+
+    `dtype` is that of the products of large matrices on a CPU. bfloat16 is precise enough, and always used on a GPU; on a CPU
+    without instructions for it, it would be slow.
+    """
     if matrices.shape[-2] > matrices.shape[-1]:  # the products below are rows x rows: make that the short side
-        return orthogonalize(matrices.transpose(-2, -1)).transpose(-2, -1)
-    if len(matrices) > 1 and matrices.shape[-2] >= LARGE and not matrices.is_cuda:
-        return torch.cat([orthogonalize(matrix.unsqueeze(0)) for matrix in matrices])
-    # bfloat16 is precise enough here and fast on a GPU. On a CPU, float32: without bfloat16 instructions bfloat16 is slow,
-    # and with them it would gain little in this small part of a step, for numbers that differ between CPUs.
-    dtype = torch.bfloat16 if matrices.is_cuda else torch.float32
+        return orthogonalize(matrices.transpose(-2, -1), dtype).transpose(-2, -1)
+    is_large = matrices.shape[-2] >= LARGE
+    if len(matrices) > 1 and is_large and not matrices.is_cuda:
+        return torch.cat([orthogonalize(matrix.unsqueeze(0), dtype) for matrix in matrices])
+    if matrices.is_cuda:
+        dtype = torch.bfloat16
+    elif not is_large:
+        dtype = torch.float32
     norms: Tensor = torch.linalg.matrix_norm(matrices, keepdim=True).clamp(
         min=1e-7
     )  # an upper bound of the largest singular value; 0 stays 0
@@ -47,10 +55,19 @@ class Muon(torch.optim.Optimizer):
     Not torch.optim.Muon, which processes one matrix at a time, in bfloat16 on any device.
     """
 
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        matrices: list[torch.nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        ranks: Ranks = ALONE,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         assert all(matrix.dim() == 2 for matrix in matrices)
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._ranks = ranks
+        self._orthogonalize = partial(orthogonalize, dtype=dtype)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch declares two overloads
@@ -63,7 +80,7 @@ class Muon(torch.optim.Optimizer):
                     same_shape[matrix.shape].append(matrix)
             for shape, matrices in same_shape.items():
                 momenta = [whole(momentum) for momentum in self._momenta(matrices, group["momentum"])]
-                directions = self._ranks.each_row(orthogonalize, torch.stack(momenta))
+                directions = self._ranks.each_row(self._orthogonalize, torch.stack(momenta))
                 updates = [part_like(update, matrix) for update, matrix in zip(directions.unbind(), matrices, strict=True)]
                 size = ADAMW_UPDATE_SIZE * math.sqrt(max(shape))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])

@@ -81,8 +81,13 @@ def _require_moments(state: Any, parameters: Sequence[torch.nn.Parameter], names
                 raise ValueError(f"the optimizer's state of parameter {index} has {name} of shape {tuple(value.shape)} in {value.dtype}")
 
 
-def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE) -> Optimizers:
-    """AdamW on every parameter; or Muon on the matrices inside the blocks and AdamW on embeddings, head and norms."""
+def make_optimizer(
+    model: GPT, config: LoopConfig, device_type: str, ranks: Ranks = ALONE, dtype: torch.dtype = torch.float32
+) -> Optimizers:
+    """AdamW on every parameter; or Muon on the matrices inside the blocks and AdamW on embeddings, head and norms.
+
+    `dtype` is that of the model's own products.
+    """
     hidden = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2] if config.optimizer == "muon" else []
     taken = set(hidden)
     rest = [parameter for parameter in model.parameters() if parameter not in taken]
@@ -97,6 +102,7 @@ def make_optimizer(model: GPT, config: LoopConfig, device_type: str, ranks: Rank
     )
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": adamw}
     if hidden:
-        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay, config.momentum, ranks)
+        products = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32  # float16 is untried
+        optimizers["muon"] = Muon(hidden, config.lr, config.weight_decay, config.momentum, ranks, products)
     share = config.adamw_lr / config.lr if hidden and config.adamw_lr else 1.0
     return Optimizers(optimizers, share)

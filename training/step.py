@@ -70,7 +70,7 @@ class Stepper:
         self.device = device
         self.dtype = dtype
         self.ranks = ranks
-        self.optimizer = make_optimizer(model, config, device.type, ranks)
+        self.optimizer = make_optimizer(model, config, device.type, ranks, dtype)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.micro_batch = first_micro_batch(config, model, device)  # sequences per forward pass; halved when memory runs out
         self._question_weight = question_weight

@@ -75,3 +75,14 @@ def test_a_stack_is_orthogonalized_as_its_matrices_are(rows: int) -> None:
     stack = torch.randn(3, rows, rows + 8)
     for matrix, found in zip(stack, orthogonalize(stack), strict=True):
         torch.testing.assert_close(found, orthogonalize(matrix[None])[0], rtol=0, atol=1e-4)
+
+
+def test_large_matrices_may_be_orthogonalized_in_bfloat16_on_a_cpu() -> None:
+    """As PyTorch's Muon does it everywhere; small ones stay in float32."""
+    torch.manual_seed(0)
+    for rows, is_rounded in ((LARGE // 2, False), (LARGE, True)):
+        matrices = torch.randn(2, rows, rows + 8)
+        exact, found = orthogonalize(matrices), orthogonalize(matrices, torch.bfloat16)
+        assert found.dtype == torch.float32
+        assert torch.equal(exact, found) != is_rounded
+        assert (exact - found).norm() < 0.02 * exact.norm()

@@ -80,6 +80,20 @@ def test_beside_muon_adamw_has_a_rate_of_its_own(optimizer: Name, adamw_lr: floa
     assert rates == ({"adamw": {0.1 if adamw_lr else 0.05}, "muon": {0.05}} if optimizer == "muon" else {"adamw": {0.05}})
 
 
+def test_muon_computes_in_bfloat16_beside_a_model_that_does() -> None:
+    changes = []
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        torch.manual_seed(0)
+        gpt = GPT(ModelConfig(n_layer=1, n_head=4, n_embed=256, block_size=16, vocab_size=50))
+        matrix = gpt.blocks[0].attention.query.weight
+        before = matrix.detach().clone()
+        matrix.grad = torch.randn_like(matrix)
+        make_optimizer(gpt, TrainConfig(optimizer="muon", lr=0.01), "cpu", dtype=dtype).step()
+        changes.append(matrix.detach() - before)
+    assert torch.equal(changes[0], changes[1])
+    assert 0 < (changes[2] - changes[0]).norm() < 0.02 * changes[0].norm()
+
+
 @pytest.mark.parametrize("optimizer", NAMES)
 def test_a_restored_run_ends_with_the_same_bits(optimizer: Name) -> None:
     gpt, optimizers = tiny_run(optimizer)
