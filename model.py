@@ -140,29 +140,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None
     is_grouped = query.shape[1] != key.shape[1]
     if isinstance(mask, BlockMask):
         return flex_attention(query, key, value, block_mask=mask, enable_gqa=is_grouped)
-    if _is_faster_in_blocks(query, key, dropout):
-        return attend_in_blocks(query, key, value, mask)
+    is_for_cpu = torch.compiler.is_compiling() and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if is_for_cpu and query.shape == key.shape and query.shape[2] >= 64 * QUERY_BLOCKS and not dropout:
+        return attend_in_blocks(query, key, value, mask)  # compiled, half the time of PyTorch's kernel (measured)
     causal = mask is None and query.shape[2] == key.shape[2]  # a single new token attends to all before it
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, enable_gqa=is_grouped)
 
 
-def _is_faster_in_blocks(query: Tensor, key: Tensor, dropout: float) -> bool:
-    """Whether compiled products take half as long as PyTorch's kernel (measured): on a CPU with bfloat16 instructions they do."""
-    is_for_cpu = torch.compiler.is_compiling() and query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return is_for_cpu and query.shape == key.shape and query.shape[2] >= 64 * QUERY_BLOCKS and not dropout
-
-
 def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax attention (B, H, T, D) of one block of queries after the other, each to the keys up to its end."""
-    length, mixed = query.shape[2], []
-    index = torch.arange(length)
-    size = -(-length // QUERY_BLOCKS)
-    for start in range(0, length, size):
-        end = min(start + size, length)
-        scores = (query[:, :, start:end] @ key[:, :, :end].mT).float() / math.sqrt(query.shape[3])  # (B, H, N, end)
-        attends = index[start:end, None] >= index[:end] if mask is None else mask[:, :, start:end, :end]
-        shares = torch.where(attends, scores, -torch.inf).softmax(-1).type_as(value)
-        mixed.append(shares @ value[:, :, :end])  # (B, H, N, D)
+    mask = torch.arange(query.shape[2])[:, None] >= torch.arange(query.shape[2]) if mask is None else mask  # (T, T)
+    mixed, end = [], 0
+    for block in query.chunk(QUERY_BLOCKS, 2):  # (B, H, N, D)
+        start, end = end, end + block.shape[2]
+        scores = (block @ key[:, :, :end].mT).float() / math.sqrt(block.shape[3])  # (B, H, N, end)
+        shares = torch.where(mask[..., start:end, :end], scores, -torch.inf).softmax(-1).type_as(value)
+        mixed.append(shares @ value[:, :, :end])
     return torch.cat(mixed, 2)
 
 
@@ -301,9 +294,8 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Final states (B, T, C) of the ids, rotated by these tables; with cache updates, one per block, they follow the cached tokens."""
         x = self.embedding(ids)  # (B, T, C)
-        recompute = self.checkpoint_activations and self.training
         for index, block in enumerate(self.blocks):
-            if recompute:
+            if self.checkpoint_activations and self.training:
                 x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)  # (B, T, C)
             else:
                 x = block(x, cos, sin, mask, cache_updates[index] if cache_updates else None)  # (B, T, C)
@@ -312,8 +304,7 @@ class GPT(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits in float32 (B, T, V) of final states (B, T, C)."""
-        # The product with the padded matrix is faster; the logits of padding rows are cut off here.
-        logits: Tensor = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+        logits: Tensor = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)  # with padding rows: it is faster
         return logits[..., : self.config.vocab_size].float()
 
     def count_parameters(self) -> int:
