@@ -49,9 +49,11 @@ ranks.require_same({"the data": 1})
 @pytest.mark.parametrize("end", ["pass", pytest.param('raise UserError("no")', marks=pytest.mark.long)], ids=["well", "with an error"])
 def test_processes_end_without_a_teardown(end: str, tmp_path: Path) -> None:
     """Threads of gloo are still there, and abort it now and then."""
-    code, _, _ = in_processes(2, tmp_path, f"import atexit\natexit.register(print, 'teardown', file=open({str(tmp_path / 'end')!r}, 'w'))\n{end}")
+    end_file = tmp_path / "end"
+    body = f"import atexit\natexit.register(print, 'teardown', file=open({str(end_file)!r}, 'w'))\n{end}"
+    code, _, _ = in_processes(2, tmp_path, body)
     assert (code == 0) == (end == "pass")
-    assert (tmp_path / "end").read_text(encoding="utf-8") == ""
+    assert end_file.read_text(encoding="utf-8") == ""
 
 
 @pytest.mark.parametrize(
