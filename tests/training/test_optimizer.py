@@ -85,7 +85,7 @@ def test_muon_computes_in_bfloat16_beside_a_model_that_does() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         torch.manual_seed(0)
         gpt = GPT(ModelConfig(n_layer=1, n_head=4, n_embed=256, block_size=16, vocab_size=50))
-        matrix = gpt.blocks[0].attention.query.weight
+        matrix = gpt.get_parameter("blocks.0.attention.query.weight")
         before = matrix.detach().clone()
         matrix.grad = torch.randn_like(matrix)
         make_optimizer(gpt, TrainConfig(optimizer="muon", lr=0.01), "cpu", dtype=dtype).step()
