@@ -45,7 +45,7 @@ def run_script(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is written
     limit_kernels()
-    several = "TORCHELASTIC_RUN_ID" in os.environ  # the group of processes ends, threads of gloo do not: they can abort a teardown
+    several = "TORCHELASTIC_RUN_ID" in os.environ  # threads of gloo outlive their group of processes and can abort a teardown
     try:
         _run(main)
     except SystemExit as end:

@@ -1,5 +1,6 @@
 """Attention block by block, which compiled code on a CPU uses: the results of PyTorch's kernel."""
 
+import shutil
 from typing import Any
 from unittest.mock import Mock
 
@@ -40,3 +41,19 @@ def test_only_compiled_code_in_bfloat16_attends_in_blocks(changes: dict[str, Any
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda there=is_compiling: there)
         attend(query, key, key, None, settings["dropout"])
         assert in_blocks.called == (is_compiling and not changes)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_compiled_blocks_agree_with_the_kernel(is_packed: bool) -> None:
+    torch.manual_seed(0)
+    query, key, value = inputs = torch.randn(3, 2, 2, 300, 16).bfloat16().requires_grad_().unbind()
+    mask = segment_positions_and_mask((torch.arange(300) // 110).expand(2, 300))[1] if is_packed else None
+    weights, results = torch.randn(2, 2, 300, 16), []
+    for function in (attend, torch.compile(attend, dynamic=False)):
+        found = function(query, key, value, mask, 0.0)
+        results.append((found, *torch.autograd.grad((found * weights).sum(), inputs)))
+    for compiled, eager in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(compiled, eager, atol=0.05, rtol=0.05)
+    assert not torch.equal(results[1][0], results[0][0])  # it was another computation

@@ -13,8 +13,7 @@ from training.sharding import part_like, whole
 
 # Muon: Keller Jordan and others, https://kellerjordan.github.io/posts/muon/ (KellerJordan/Muon).
 NEWTON_SCHULZ_STEPS = 5
-# Rows from which, on a CPU, a batched product takes longer than one matrix after the other, and bfloat16 instructions matter (measured).
-LARGE = 256
+LARGE = 256  # rows from which a batched product takes a CPU longer than one matrix after the other (measured)
 # The quintic a x + b x^3 + c x^5 raises small singular values as fast as possible. It does not converge to 1 but leaves
 # them between about 0.7 and 1.2, which trains equally well.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -26,8 +25,8 @@ ADAMW_UPDATE_SIZE = 0.2
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """For each matrix of a stack roughly the nearest (semi-)orthogonal matrix, by Newton-Schulz iteration.
 
-    `dtype` is that of the products of large matrices on a CPU. bfloat16 is precise enough, and always used on a GPU; on a CPU
-    without instructions for it, it would be slow.
+    `dtype` is that of the products of large matrices on a CPU; those of small ones are in float32, since they take little of a step.
+    On a GPU all are in bfloat16, which is precise enough; but a CPU without instructions for it would be slow.
     """
     if matrices.shape[-2] > matrices.shape[-1]:  # the products below are rows x rows: make that the short side
         return orthogonalize(matrices.transpose(-2, -1), dtype).transpose(-2, -1)
