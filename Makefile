@@ -1,4 +1,5 @@
 # make demo: a toy model from scratch, in minutes.
+# make talk: BackChat as it comes with the repository, at a prompt; nothing is trained.
 # make benchmark: how fast every stage is on this machine; about ten minutes on two CPU cores, for the published shape.
 # make test-export: builds llama.cpp and compares the text that it writes with ours, for the demo's models; a quarter of an hour.
 # make gpu: tests, benchmark and ten minutes of training on this machine's GPU; with DATA=folder on the token shards in it.
@@ -8,10 +9,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo benchmark gpu test test-long faults test-export lint format clean
+.PHONY: demo talk benchmark gpu test test-long faults test-export lint format clean
 
 demo: .venv/installed
 	$(BIN)/python demo_xcoax.py
+
+talk: .venv/installed
+	$(BIN)/python sample_xcoax_instruct.py small
 
 benchmark: .venv/installed
 	$(BIN)/python benchmark_xcoax.py
@@ -55,6 +59,7 @@ format: .venv/installed-dev
 	@touch $@
 
 .venv/installed: requirements.txt | .venv/pip
+	@echo "installing into .venv: a minute or two, longer if torch comes as its CUDA build of several GB"
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 

@@ -46,6 +46,7 @@ _PREPROCESS = {
     "xcoax": PreprocessConfig(),
     "tinystories": PreprocessConfig(data_dir="data/tinystories", dataset="roneneldan/TinyStories", subset="", vocab_size=4096),
     "demo": PreprocessConfig(data_dir="data/demo", input=("data/demo-world/stories.jsonl",), vocab_size=1024, val_share=0.05),
+    "small": PreprocessConfig(data_dir="data/small", dataset="wikimedia/wikipedia", subset="20231101.en", num_chunks=15),
     "fineweb": PreprocessConfig(data_dir="data/fineweb", subset="CC-MAIN-2024-51", vocab_size=50_257),
     "gibberish": PreprocessConfig(data_dir="data/gibberish", dataset="HuggingFaceFW/fineweb-edu", subset="default", vocab_size=52_000),
     "babygpt": PreprocessConfig(data_dir="data/babygpt", subset="sample-10BT", vocab_size=50_257),
@@ -75,6 +76,21 @@ _TRAIN = {
             log_every=20,
             sample_tokens=48,
             compile=False,
+        )
+    ),
+    "small": _train_faster(
+        TrainConfig(
+            data_dir="data/small",
+            out_dir="out/small",
+            model=ModelConfig(n_layer=6, n_head=4, n_embed=256, block_size=512),
+            batch_size=4,
+            grad_accum=1,
+            max_steps=15_000,
+            warmup_steps=100,
+            eval_every=1000,
+            eval_tokens=1 << 17,
+            log_every=20,
+            sample_tokens=32,
         )
     ),
     "fineweb": TrainConfig(
@@ -114,6 +130,9 @@ _INSTRUCT = {
         val_share=0.05,
         block_size=128,
     ),
+    "small": InstructConfig(
+        data_dir="data/small-instruct", dataset="tatsu-lab/alpaca", tokenizer="data/small", block_size=512, val_share=0.06
+    ),
     "fineweb": InstructConfig(data_dir="data/fineweb-instruct", tokenizer="data/fineweb", vocab_size=50_257),
     "gibberish": InstructConfig(data_dir="data/gibberish-instruct", tokenizer="data/gibberish", vocab_size=52_000),
     "babygpt": InstructConfig(data_dir="data/babygpt-instruct", tokenizer="data/babygpt", vocab_size=50_257),
@@ -136,6 +155,18 @@ _FINETUNE = {
         eval_every=200,
         log_every=20,
         compile=False,
+        **FAST,
+    ),
+    "small": FinetuneConfig(
+        model_path="out/small/best_checkpoint.pt",
+        data_dir="data/small-instruct",
+        out_dir="out/small-instruct",
+        contrast=0.1,
+        batch_size=16,
+        lr=2e-3,
+        adamw_lr=4e-3,
+        warmup_steps=20,
+        eval_pairs=400,
         **FAST,
     ),
     **{
@@ -163,19 +194,24 @@ FINETUNE_PRESETS = _FINETUNE | {
     for name in _WITH_FAST
 }
 
+# These models come with the repository; by the preset `small` each script that reads a model reads them.
+BACKGPT_SMALL, BACKCHAT_SMALL = "assets/small/backgpt", "assets/small/backchat"
+
 SAMPLE_PRESETS = {
     name: SampleConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=min(500, preset.model.block_size // 2))
     for name, preset in TRAIN_PRESETS.items()
-}
+} | {"small": SampleConfig(model_path=BACKGPT_SMALL, max_new_tokens=256, temperature=0.6)}
 
 SAMPLE_INSTRUCT_PRESETS = {
     name: SampleInstructConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt", max_new_tokens=48 if name == "demo" else 500)
     for name, preset in FINETUNE_PRESETS.items()
-}
+} | {"small": SampleInstructConfig(model_path=BACKCHAT_SMALL, max_new_tokens=100, temperature=0.3)}
 
 SCORE_PRESETS = {name: ScoreConfig(model_path=preset.model_path) for name, preset in SAMPLE_INSTRUCT_PRESETS.items()}
 
-EXPORT_PRESETS = {name: ExportConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt") for name, preset in FINETUNE_PRESETS.items()}
+EXPORT_PRESETS = {name: ExportConfig(model_path=f"{preset.out_dir}/best_checkpoint.pt") for name, preset in FINETUNE_PRESETS.items()} | {
+    "small": ExportConfig(model_path=BACKCHAT_SMALL, out_dir="out/small-hf", license="cc-by-nc-4.0")
+}
 
 BENCHMARK_PRESETS = {
     name: BenchmarkConfig(model=dataclasses.replace(preset.model, vocab_size=PREPROCESS_PRESETS[name].vocab_size), train=preset)
@@ -183,18 +219,27 @@ BENCHMARK_PRESETS = {
 }
 
 EVALUATE_PRESETS = {
-    name: EvaluateConfig(model_path=(f"{preset.out_dir}/best_checkpoint.pt",))
-    if name != "demo"
-    else EvaluateConfig(
-        model_path=(f"{preset.out_dir}/best_checkpoint.pt",),
-        against=("out/demo/best_checkpoint.pt",),
+    name: EvaluateConfig(model_path=(f"{preset.out_dir}/best_checkpoint.pt",)) for name, preset in FINETUNE_PRESETS.items()
+} | {
+    "demo": EvaluateConfig(
+        model_path=(f"{FINETUNE_PRESETS['demo'].out_dir}/best_checkpoint.pt",),
+        against=(FINETUNE_PRESETS["demo"].model_path,),
         documents=300,
         pairs="data/demo-world/pairs_held_out.jsonl",
         candidates=(10, 100),
         hellaswag="",
         max_new_tokens=48,
-    )
-    for name, preset in FINETUNE_PRESETS.items()
+    ),
+    "small": EvaluateConfig(
+        model_path=(BACKCHAT_SMALL,),
+        against=(BACKGPT_SMALL,),
+        out_dir="out/small-report",
+        text=("assets/small/texts.jsonl",),
+        pairs="assets/small/pairs.jsonl",
+        candidates=(10, 100),
+        hellaswag="",
+        max_new_tokens=60,
+    ),
 }
 
 

@@ -69,7 +69,17 @@ def test_the_published_run_is_the_default() -> None:
 
 def test_every_script_has_the_same_presets_and_each_passes_its_own_check() -> None:
     for presets in ALL_PRESETS:
-        assert list(presets) == ["xcoax", "tinystories", "demo", "fineweb", "gibberish", "babygpt", "xcoax-fast", "tinystories-fast"]
+        assert list(presets) == [
+            "xcoax",
+            "tinystories",
+            "demo",
+            "small",
+            "fineweb",
+            "gibberish",
+            "babygpt",
+            "xcoax-fast",
+            "tinystories-fast",
+        ]
         for config in presets.values():
             if isinstance(config, ScoreConfig):  # which file to score is never in a preset
                 config = dataclasses.replace(config, pairs="a.jsonl", output="b.jsonl")
