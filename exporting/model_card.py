@@ -50,7 +50,7 @@ HELLASWAG = EvaluateConfig.hellaswag  # a data set on the hub
 ANY_PATH = r"(?:/[^/\s|`\"'<>]+){2,}"  # of an absolute path two names or more
 LIMITS = """\
 - A small model: fluent is not the same as true. Nothing it writes is a fact, and it was not trained to be safe or polite.
-- Text that it saw in training decides what it knows; it writes best in the language and the style of that text.
+- It knows only what its training text taught it; it writes best in the language and the style of that text.
 """
 MARKERS = """\
 `<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and the others are special tokens, which no text could contain in training. transformers,

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from config import ModelConfig, Order, Script, Stage
 from model import GPT
-from presets import FINETUNE_PRESETS, TRAIN_PRESETS, command_for
+from presets import BACKCHAT_SMALL, BACKGPT_SMALL, FINETUNE_PRESETS, TRAIN_PRESETS, command_for
 from system.errors import UserError, describe_os_error, first_line
 from system.escapes import one_line
 from system.files import atomic_write
@@ -267,8 +267,9 @@ def _missing(path: Path, stage: Stage) -> UserError:
 
 
 def _way_out(path: Path, stage: Stage) -> str:
-    """The likely mistake first, then what takes minutes, then what takes a day."""
-    way_out = "Check the path. For a small model in minutes run: make demo; it is used by the preset demo"
+    """The likely mistake first, then what takes no time, then minutes, then a day."""
+    ready = BACKGPT_SMALL if stage == "pretraining" else BACKCHAT_SMALL
+    way_out = f"Check the path. {ready} comes with the repository. For another in minutes run: make demo; the preset demo uses it"
     if path.name in (BEST, LAST) and path.parent != Path():
         way_out += f". To make this one: {command_for(MAKERS[stage], path.parent)}"
     return way_out

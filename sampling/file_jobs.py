@@ -14,6 +14,7 @@ from formats.input_files import fingerprint
 from formats.tolerant_rows import Row, read_rows_or_errors
 from model import GPT
 from sampling.output_file import OutputFile
+from system.amounts import amount
 from system.encodings import UTF8, canonical_encoding
 from system.errors import UserError
 from system.escapes import tell
@@ -57,6 +58,6 @@ def run_file_job(job: Job, checkpoint: Checkpoint, model: GPT, path: str) -> Non
     except KeyboardInterrupt:
         kept = f"{output.done:,} rows are kept in {output.unfinished}. Run the same command again to resume"
         raise Stopped(f"stopped; {kept}", signal.SIGINT) from None
-    tell(f"{path}: {output.done:,} rows" + (f", {output.errors:,} of them with an error" if output.errors else ""))
+    tell(f"{path}: {amount(output.done, 'row')}" + (f", {output.errors:,} of them with an error" if output.errors else ""))
     if output.errors:
         raise UserError(f"{output.errors:,} of {output.done:,} rows could not be used; their field `error` says why")
