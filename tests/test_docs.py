@@ -31,7 +31,8 @@ from system.device_names import PEAK_TFLOPS
 from tests.conftest import ROOT, copy_project
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]  # in this order their commands run
+MODELS = ROOT / "assets" / "small" / "README.md"
+PAGES = [README, ROOT / "RESULTS.md", MODELS, *sorted((ROOT / "docs").glob("*.md"))]  # in this order their commands run
 FOLDERS = ("assets", "data", "experiments", "out")
 NOTES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in (*PAGES, *NOTES)}
@@ -77,7 +78,7 @@ def test_the_blocks_are_found() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_flags_that_exist(command: str) -> None:
-    _, script, *flags = shlex.split(command.partition(" < ")[0])
+    _, script, *flags = shlex.split(command.partition(" < ")[0], comments=True)
     assert (ROOT / script).is_file()
     read_flags(PRESETS[script], "", flags)
 
@@ -132,7 +133,7 @@ def row_of(page: Path, preset: str) -> str:
     return next(line for line in TEXTS[page].splitlines() if line.startswith(f"| `{preset}` |"))
 
 
-@pytest.mark.parametrize("preset", ["xcoax", "tinystories", "demo"])
+@pytest.mark.parametrize("preset", ["xcoax", "tinystories", "demo", "small"])
 def test_the_table_of_presets_is_the_config(preset: str) -> None:
     train, row = TRAIN_PRESETS[preset], row_of(README, preset)
     shape = train.model
