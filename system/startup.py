@@ -1,10 +1,11 @@
 """How a script starts and ends: one line for every error that the user can fix, for Ctrl-C from the first moment on, and for --version.
 
-The only module whose import has an effect: until `run_script` takes over, Ctrl-C ends the process in one line instead of a
-traceback out of some import. So a script imports it before anything else.
+The only module whose import has an effect: missing packages, and Ctrl-C until `run_script` takes over, end the process in one line
+instead of a traceback out of some import. So a script imports it before anything else.
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import signal
@@ -31,8 +32,21 @@ def _script() -> str:
     return Path(sys.argv[0]).name
 
 
+def _leave(message: str, exit_code: int) -> NoReturn:
+    print(f"{_script()}: {one_line(message, LONGEST_ERROR)}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _require_packages() -> None:
+    for package in ("torch", "tyro"):
+        if importlib.util.find_spec(package) is None:
+            way_out = "Activate the environment that make installed: . .venv/bin/activate. Or install: pip install -r requirements.txt"
+            _leave(f"{package} is not installed for {sys.executable}. {way_out}", 1)
+
+
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background of a shell, it stays so
     signal.signal(signal.SIGINT, _interrupted)
+_require_packages()
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -84,8 +98,3 @@ def _end_at_once(exit_code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(exit_code)
-
-
-def _leave(message: str, exit_code: int) -> NoReturn:
-    print(f"{_script()}: {one_line(message, LONGEST_ERROR)}", file=sys.stderr)
-    sys.exit(exit_code)

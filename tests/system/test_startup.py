@@ -92,6 +92,14 @@ def test_ctrl_c_while_a_script_imports_ends_it_in_one_line(tmp_path: Path) -> No
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nsample_xcoax.py: interrupted\n")
 
 
+def test_without_the_packages_a_script_says_how_to_get_them() -> None:
+    command = [sys.executable, "-S", "sample_xcoax_instruct.py", "small"]  # -S: without what is installed
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"sample_xcoax_instruct.py: torch is not installed for {sys.executable}. Activate the environment ")
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py") if "run_script(main)" in path.read_text()))
 def test_every_script_tells_its_version(script: str) -> None:
     result = call_script(script, "--version")
