@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from config import PATHS, EvaluateConfig, ModelConfig
 from formats.ancestry import stages_of
 from formats.checkpoint import Checkpoint
@@ -75,7 +77,11 @@ def write_model_card(checkpoint: Checkpoint, folder: Path, license: str) -> None
     name = "BackChat" if checkpoint.stage == "tuning" else "BackGPT"
     kind = "the text is backwards" if is_backward else "the forward twin"
     warning = "**This model reads and writes text backwards.** " if is_backward else ""
-    how = "These five lines reverse what goes in and what comes out; `reverse.py` has them for any engine:" if is_backward else "To use it:"
+    how = (
+        "The last five lines reverse what goes in and what comes out; `reverse.py` has them for any engine:"
+        if is_backward
+        else "To use it:"
+    )
     parts = [
         f"---\nlicense: {json.dumps(license or 'unknown', ensure_ascii=False)}\n{FACTS}---\n",
         f"# {name}: {kind}\n",
@@ -127,9 +133,10 @@ def _five_lines(checkpoint: Checkpoint) -> str:
 def _describe_model(checkpoint: Checkpoint) -> str:
     config: ModelConfig = checkpoint.model_config
     architecture, _ = ARCHITECTURES[config.qk_norm]
+    parameters = checkpoint.make_model(torch.device("cpu")).count_parameters()
     return (
-        f"{architecture}: {config.n_layer} layers, {config.n_head} heads, {config.n_embed} wide, context {config.block_size:,} tokens, "
-        f"vocabulary {config.vocab_size:,} (SentencePiece BPE with byte fallback).\n"
+        f"{architecture}, {parameters / 1e6:,.1f} M parameters: {config.n_layer} layers, {config.n_head} heads, {config.n_embed} wide, "
+        f"context {config.block_size:,} tokens, vocabulary {config.vocab_size:,} (SentencePiece BPE with byte fallback).\n"
     )
 
 

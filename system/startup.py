@@ -21,6 +21,8 @@ from system.memory import limit_kernels
 from system.version import version_line
 
 LONGEST_ERROR = 700  # characters: names in a user's files can be of any length
+MISSING = [package for package in ("torch", "tyro") if importlib.util.find_spec(package) is None]
+TO_INSTALL = "Activate the environment that make installed: . .venv/bin/activate. Or install: pip install -r requirements.txt"
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -37,16 +39,10 @@ def _leave(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _require_packages() -> None:
-    for package in ("torch", "tyro"):
-        if importlib.util.find_spec(package) is None:
-            way_out = "Activate the environment that make installed: . .venv/bin/activate. Or install: pip install -r requirements.txt"
-            _leave(f"{package} is not installed for {sys.executable}. {way_out}", 1)
-
-
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background of a shell, it stays so
     signal.signal(signal.SIGINT, _interrupted)
-_require_packages()
+if MISSING:
+    _leave(f"{MISSING[0]} is not installed for {sys.executable}. {TO_INSTALL}", 1)
 
 
 def run_script(main: Callable[[], None]) -> None:
