@@ -56,10 +56,10 @@ format: .venv/installed-dev
 
 .venv/pip: | .venv/bin/python  # a .venv made by uv has no pip
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@echo "installing into .venv: a minute or two, longer if torch comes as its CUDA build of several GB"
 	@touch $@
 
 .venv/installed: requirements.txt | .venv/pip
-	@echo "installing into .venv: a minute or two, longer if torch comes as its CUDA build of several GB"
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 

@@ -194,7 +194,7 @@ FINETUNE_PRESETS = _FINETUNE | {
     for name in _WITH_FAST
 }
 
-# These models come with the repository; by the preset `small` each script that reads a model reads them.
+# These models come with the repository: by the preset `small` they are sampled, evaluated and exported, and score pairs.
 BACKGPT_SMALL, BACKCHAT_SMALL = "assets/small/backgpt", "assets/small/backchat"
 
 SAMPLE_PRESETS = {

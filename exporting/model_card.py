@@ -13,6 +13,7 @@ from config import PATHS, EvaluateConfig, ModelConfig
 from formats.ancestry import stages_of
 from formats.checkpoint import Checkpoint
 from formats.hugging_face import ARCHITECTURES
+from model import GPT
 from system.files import write_bytes, write_text
 
 LOADING = """\
@@ -133,7 +134,8 @@ def _five_lines(checkpoint: Checkpoint) -> str:
 def _describe_model(checkpoint: Checkpoint) -> str:
     config: ModelConfig = checkpoint.model_config
     architecture, _ = ARCHITECTURES[config.qk_norm]
-    parameters = checkpoint.make_model(torch.device("cpu")).count_parameters()
+    with torch.device("meta"):  # without memory
+        parameters = GPT(config).count_parameters()
     return (
         f"{architecture}, {parameters / 1e6:,.1f} M parameters: {config.n_layer} layers, {config.n_head} heads, {config.n_embed} wide, "
         f"context {config.block_size:,} tokens, vocabulary {config.vocab_size:,} (SentencePiece BPE with byte fallback).\n"

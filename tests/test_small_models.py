@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -23,7 +24,6 @@ from tokens.prompt_format import PromptFormat
 from tokens.reversal import reorder
 
 SMALL = ROOT / "assets" / "small"
-LN_2 = 0.6931471805599453
 # In float32.
 GOLDEN_BITS_PER_BYTE = 1.426286
 GOLDEN_NATS = 17.966752  # of an instruction, given its own response
@@ -45,7 +45,7 @@ def test_backgpt_predicts_our_texts_as_when_it_was_published() -> None:
     documents = [[end, *checkpoint.tokenizer.encode(reorder(text, checkpoint.order)), end] for text in texts]
     scorer = Scorer(checkpoint.make_model(torch.device("cpu")).float(), 8)
     nats = -sum(logprobs.sum() for logprobs in document_logprobs(scorer, documents, 256))
-    assert nats / LN_2 / sum(len(text.encode()) for text in texts) == pytest.approx(GOLDEN_BITS_PER_BYTE, rel=1e-4)
+    assert nats / math.log(2) / sum(len(text.encode()) for text in texts) == pytest.approx(GOLDEN_BITS_PER_BYTE, rel=1e-4)
 
 
 def test_backchat_tells_the_response_of_an_instruction_from_another() -> None:
@@ -76,7 +76,7 @@ def test_the_preset_has_the_recipe_that_they_were_made_by(folder: str, preset: T
     assert small_model(folder).model_config == dataclasses.replace(shape, vocab_size=PREPROCESS_PRESETS["small"].vocab_size)
 
 
-def test_the_readme_and_the_cards_have_the_figures_of_the_results() -> None:
+def test_the_readme_and_the_card_have_the_figures_of_the_results() -> None:
     results = (ROOT / "RESULTS.md").read_text(encoding="utf-8").replace("%..", "..").replace("%)", ")")
     for page in (ROOT / "README.md", ROOT / BACKCHAT_SMALL / "README.md"):
         tables = "\n".join(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
@@ -93,6 +93,11 @@ def test_both_fit_into_a_clone_and_name_no_machine() -> None:
             values = json.dumps(json.loads(path.read_text(encoding="utf-8")))
             assert not any(part in values for part in ("/", "\\", "python")), path
         assert not re.search(rb"/(?:home|root|work|tmp|Users)/", path.read_bytes()), path
+
+
+@pytest.mark.parametrize("folder", [BACKGPT_SMALL, BACKCHAT_SMALL])
+def test_their_folders_reverse_as_exported_ones_do(folder: str) -> None:
+    assert (ROOT / folder / "reverse.py").read_bytes() == (ROOT / "exporting" / "reverse.py").read_bytes()
 
 
 def test_a_fresh_clone_can_talk_to_backgpt(tmp_path: Path) -> None:
