@@ -1,4 +1,4 @@
-"""What a training run would take: parameters, memory by part, hours. Needs neither data nor a GPU."""
+"""What a training run would take: parameters, memory by part, time. Needs neither data nor a GPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,14 @@ from system.device import autocast, choose_dtype, device_name
 from system.device_names import PEAK_TFLOPS
 from system.escapes import tell
 from training.optimizer import make_optimizer
+from training.time_left import describe_duration
 
 SHARE_OF_PEAK = 0.4
 STATES = {"adamw": 2, "muon": 1}  # numbers that an optimizer keeps for each parameter
 
 
 def describe_run(config: TrainConfig) -> str:
-    """The shape, the memory and the hours of a run on a GPU, as text for a terminal."""
+    """The shape, the memory and the time of a run on a GPU, as text for a terminal."""
     shape = config.model
     with FakeTensorMode():  # shapes and sizes without memory
         model = GPT(shape)
@@ -104,7 +105,7 @@ def _stored_bytes(config: TrainConfig, sequences: int, dtype: torch.dtype, recom
 def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> list[str]:
     """A line for each GPU: the one of this machine, or else all whose peak is known."""
     if dtype == torch.float32:
-        return ["Hours: not computed, because only the peaks of 16-bit products are known."]
+        return ["Time: not computed, because only the peaks of 16-bit products are known."]
     here = device_name(torch.device("cuda")) if torch.cuda.is_available() else None
     peaks = {here: PEAK_TFLOPS[here]} if here in PEAK_TFLOPS else PEAK_TFLOPS
     per_hour = {name: SHARE_OF_PEAK * tflops * 1e12 * 3600 / flops_per_token for name, tflops in peaks.items()}  # tokens
@@ -112,14 +113,15 @@ def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> l
         per_hour = {name: rate * 3 / 4 for name, rate in per_hour.items()}  # a second forward pass
     if config.hours:
         head = f"Million tokens in {amount(config.hours, 'hour')}"
-        values = {name: rate * config.hours / 1e6 for name, rate in per_hour.items()}
+        values = {name: f"{rate * config.hours / 1e6:,.1f}" for name, rate in per_hour.items()}
     else:
-        head = "Hours"
+        head = "Time"
         tokens = config.max_steps * config.sequences_per_step * config.model.block_size
-        values = {name: tokens / rate for name, rate in per_hour.items()}
+        values = {name: describe_duration(tokens / rate * 3600) for name, rate in per_hour.items()}
     return [
         f"{head} on one GPU, without evaluations, if it reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
-        *(f"  {name:<30}{value:10,.4f}" if value < 0.1 else f"  {name:<30}{value:10,.1f}" for name, value in values.items()),
+        *(f"  {name:<30}{value:>12}" for name, value in values.items()),
+        "On a CPU it takes longer; the log shows how long.",
     ]
 
 
