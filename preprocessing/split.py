@@ -38,9 +38,10 @@ def warn_of_little_held_out(dataset: Dataset, advice: str) -> str:
     bound = dataset.meta["held_out_below"] / HASH_RANGE
     share = _two_digits_up(bound + (1 - bound) * more / max(1, items - held_out_items))
     limit = f"{ENOUGH_ITEMS} {dataset.content}" + (f" or {enough_tokens:,} tokens" if enough_tokens else "")
+    verb = "is" if held_out_items == 1 else "are"
     way_out = f"Make it again with --val-share {share:g}, in another --data-dir" if share <= LARGEST_ADVISED_SHARE else advice
     return (
-        f"warning: held out are {held_out_items:,} of {items:,} {dataset.content}, {held_out_tokens:,} tokens; "
+        f"warning: only {held_out_items:,} of {items:,} {dataset.content} {verb} held out ({held_out_tokens:,} tokens); "
         f"a loss on fewer than {limit} is uncertain. {way_out}"
     )
 
