@@ -32,7 +32,7 @@ class GeneratedInstructions(NamedTuple):
 
 def measure_generated_instructions(recovery: Recovery, training: Sequence[Pair], max_new_tokens: int, batch_size: int) -> Section:
     """Compare greedily generated instructions with the true ones; also guesses, of which some need training pairs."""
-    section = Section("Writing: greedily", ("chrF", "BLEU", "ROUGE-L", "exact", "ends by itself", "different ones"))
+    section = Section("Writing: greedily", ("chrF", "BLEU", "ROUGE-L", "exact", "ends by itself", "distinct"))
     true, responses = [pair.instruction for pair in recovery.pairs], [pair.response for pair in recovery.pairs]
     generated = _generate(recovery, responses, max_new_tokens, batch_size)
     guesses = {"the model": generated.texts, "first sentence of the response": list(map(first_sentence, responses))}
@@ -43,11 +43,11 @@ def measure_generated_instructions(recovery: Recovery, training: Sequence[Pair],
     for name, texts in guesses.items():
         overlap, signatures = overlap_metrics(texts, true, recovery.seed)
         ended = mean_estimate(np.array(generated.ended, float), recovery.seed, ".1%") if texts is generated.texts else ""
-        different = Estimate(_share_of_different(texts), examples=len(texts), format_spec=".1%")
-        section.rows[name] = (*overlap.values(), ended, different)
+        distinct = Estimate(_share_of_distinct(texts), examples=len(texts), format_spec=".1%")
+        section.rows[name] = (*overlap.values(), ended, distinct)
     section.notes += [
         f"{amount(len(true), 'pair')}; responses cut to fit into the context: {generated.cut:,}.",
-        f"{_share_of_different(true):.1%} of the true instructions are different ones.",
+        f"{_share_of_distinct(true):.1%} of the true instructions are distinct.",
         f"{'  '.join(signatures)}  ROUGE-L is the F1 score of rouge-score, which sees only a to z and digits.",
     ]
     for index in evenly_spaced(len(responses), SHOWN_PAIRS).tolist():
@@ -95,7 +95,7 @@ def _training_note(training: Sequence[Pair], true: Sequence[str]) -> str:
     )
 
 
-def _share_of_different(texts: Sequence[str]) -> float:
+def _share_of_distinct(texts: Sequence[str]) -> float:
     return len(set(texts)) / len(texts)
 
 

@@ -31,12 +31,12 @@ from tokens.tokenizer import Tokenizer
 ENDINGS = 4
 CHANCE = 1 / ENDINGS
 FIELDS = ("query", "endings", "label", "activity_label", "ctx_a", "ctx_b", "ctx")
-# How a choice is made: whether by the whole text, and whether by the score a byte.
+# How a choice is made: whether by the whole text, and whether by the score per byte.
 WAYS = {
     "second part, in total": (False, False),
-    "second part, a byte": (False, True),
+    "second part, per byte": (False, True),
     "whole text, in total": (True, False),
-    "whole text, a byte": (True, True),
+    "whole text, per byte": (True, True),
 }
 RETRIES = 2  # of the hub; few, since the rest of the report does not need the tasks
 
@@ -154,7 +154,7 @@ def encode_task(task: HellaSwagTask, tokenizer: Tokenizer, order: Order, block_s
 def hellaswag_while_training(
     config: TrainConfig, tokenizer: Tokenizer, order: Order
 ) -> Callable[[GPT, int, int, Ranks], Mapping[str, float]]:
-    """How often a model in training chooses the true ending, by the second part, given the first, a byte."""
+    """How often a model in training chooses the true ending, by the second part, given the first, per byte."""
     tasks = read_tasks(config.hellaswag, config.hellaswag_tasks)
 
     def measure(model: GPT, step: int, batch_size: int, ranks: Ranks) -> Mapping[str, float]:
@@ -207,7 +207,7 @@ def measure_hellaswag(models: Sequence[EvaluatedModel], tasks: Sequence[HellaSwa
     section.notes += [
         f"{amount(len(tasks), 'task')}; chance is {CHANCE:.0%}, with a standard error of {error:.2%} at chance.",
         "The second part is scored given the first. Backwards that is log P(context | ending): the first part is the ending. All four "
-        "endings share one context, so 'a byte' and 'in total' must choose the same. Forwards it is the usual log P(ending | context).",
+        "endings share one context, so 'per byte' and 'in total' must choose the same. Forwards it is the usual log P(ending | context).",
     ]
     return section
 

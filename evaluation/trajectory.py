@@ -76,7 +76,7 @@ def _figures(
             found[SHARE, f"first among {amount(others, 'other')}"] = _estimate(section, f"{amount(others, 'other')}: {GAIN}")
     if tasks:
         section = measure_hellaswag([model], tasks, config.seed)
-        found[SHARE, "HellaSwag"] = _estimate(section, model.name, list(WAYS).index("second part, a byte"))
+        found[SHARE, "HellaSwag"] = _estimate(section, model.name, list(WAYS).index("second part, per byte"))
     return found
 
 

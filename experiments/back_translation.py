@@ -1,10 +1,10 @@
-"""Does a filter by BackChat's own score make its pairs better to learn from? Forward models are tuned on them and compared.
+"""Does a filter by BackChat's own scores make its pairs better to learn from? Forward models are tuned on them and compared.
 
     python -m experiments.back_translation --model-path out/instruct/best_checkpoint.pt --forward-path out/xcoax-forward/best_checkpoint.pt
 
-BackChat writes an instruction for each of --responses held-out responses. The filter keeps the half with the highest log-probability
-per token; as many are drawn at random. Of each half, the forward model learns to answer, once the written instructions and once the true
-ones. Other held-out pairs judge it: what does a true answer cost, given its true instruction?
+BackChat writes an instruction for each of --responses held-out responses. A filter keeps the half with the highest log-probability per
+token, another the half that gains most by its response; as many are drawn at random. From each half the forward model learns to answer,
+once the written instructions and once the true ones. Other held-out pairs judge it: what does a true answer cost, given its instruction?
 
 A run that was stopped resumes, and what is finished is only read.
 """
@@ -41,11 +41,11 @@ from system.settings import changed_settings
 from tokens.prompt_format import PromptFormat
 
 TRUE = "true_instruction"
+FILTERS = {"likely": "logprob_per_token", "gain": "logprob_gain"}  # the score whose upper half is kept
 SETS = {  # which half of the responses, and whose instructions
-    "drawn, written": ("drawn", GENERATED),
-    "filtered, written": ("filtered", GENERATED),
-    "drawn, true": ("drawn", TRUE),
-    "filtered, true": ("filtered", TRUE),
+    f"{half}, {whose}": (half, instructions)
+    for whose, instructions in (("written", GENERATED), ("true", TRUE))
+    for half in ("drawn", *FILTERS)
 }
 FIRST = next(iter(SETS))  # the others are compared with it
 RECIPE = FAST | {"lr": 2e-3, "adamw_lr": 4e-3, "batch_size": 8, "warmup_steps": 10}
@@ -133,10 +133,8 @@ def write_sets(folder: Path) -> None:
     """Write the pairs that the forward models learn from: to them the answer is what they write, so the two texts change places."""
     rows = list(read_json(str(folder / "scored.jsonl")))
     half = len(rows) // 2
-    halves = {
-        "drawn": random.Random(1).sample(rows, half),
-        "filtered": sorted(rows, key=lambda row: -row["logprob_per_token"])[:half],
-    }
+    halves = {"drawn": random.Random(1).sample(rows, half)}
+    halves |= {name: sorted(rows, key=lambda row: -row[score])[:half] for name, score in FILTERS.items()}
     for name, (responses, instructions) in SETS.items():
         swapped = ({"instruction": row["response"], "response": row[instructions]} for row in halves[responses])
         _write_rows(folder / f"{_slug(name)}.jsonl", swapped)

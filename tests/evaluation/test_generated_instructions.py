@@ -19,7 +19,7 @@ def test_guesses_from_training_pairs_are_searched_and_counted(bigram_model: Eval
     columns = {name: dict(zip(section.columns, cells, strict=True)) for name, cells in section.rows.items()}
     assert str(columns["instruction of the most similar training response"]["exact"]) == "100.0% (100.0%..100.0%)"
     assert str(columns["most frequent training instruction"]["exact"]).startswith("50.0%")
-    assert str(columns["most frequent training instruction"]["different ones"]) == "50.0%"
+    assert str(columns["most frequent training instruction"]["distinct"]) == "50.0%"
     assert columns["first sentence of the response"]["ends by itself"] == ""
     assert section.notes[0] == (
         "Compared with 3 training pairs, whose most frequent instruction occurs 2 times. "

@@ -22,19 +22,26 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_sets_differ_in_their_responses_or_in_their_instructions(tmp_path: Path) -> None:
     scored = [
-        {"response": f"r{number}", "generated_instruction": f"g{number}", "true_instruction": f"t{number}", "logprob_per_token": -number}
+        {
+            "response": f"r{number}",
+            "generated_instruction": f"g{number}",
+            "true_instruction": f"t{number}",
+            "logprob_per_token": -number,
+            "logprob_gain": number,
+        }
         for number in range(20)
     ]
     write_pairs(tmp_path / "scored.jsonl", scored)
     write_sets(tmp_path)
     made = {name: rows_of(tmp_path / f"{name.replace(', ', '-')}.jsonl") for name in SETS}
     numbers = {name: [int(row["instruction"][1:]) for row in rows] for name, rows in made.items()}
-    assert numbers["filtered, written"] == numbers["filtered, true"] == list(range(10))  # the most likely ones
+    assert numbers["likely, written"] == numbers["likely, true"] == list(range(10))
+    assert numbers["gain, written"] == numbers["gain, true"] == list(range(19, 9, -1))
     assert numbers["drawn, written"] == numbers["drawn, true"]
     assert len(set(numbers["drawn, true"])) == 10
     assert max(numbers["drawn, true"]) >= 10
     for name, letter in (("written", "g"), ("true", "t")):
-        for half in ("drawn", "filtered"):
+        for half in ("drawn", "likely", "gain"):
             rows = made[f"{half}, {name}"]
             assert all(row["response"] == letter + row["instruction"][1:] for row in rows)  # the two texts have changed places
 
@@ -45,7 +52,7 @@ def test_the_table_compares_answer_by_answer() -> None:
     lines = as_table(costs, 7).splitlines()
     assert lines[0].startswith("| tuned on 7 pairs |")
     assert lines[2] == "| drawn, written | 2.0000 2.0000 |  |"
-    assert lines[3] == "| filtered, written | 1.9000 1.9000 | -0.1000 (-0.1000..-0.1000) |"  # the same for each answer
+    assert lines[3] == "| likely, written | 1.9000 1.9000 | -0.1000 (-0.1000..-0.1000) |"  # the same for each answer
     assert lines[-1].startswith("2 answers;")
 
 
@@ -86,7 +93,7 @@ def test_a_whole_run(tuned: Path, checkpoints: dict[str, Path], tmp_path: Path) 
     assert tables[0] == tables[1]
     assert "tuned on 30 pairs" in tables[0]
     assert "20 answers;" in tables[0]
-    assert result.stdout.count("is already at step") == 4
+    assert result.stdout.count("is already at step") == 6
     assert len(rows_of(tmp_path / "drawn-true.jsonl")) == 30
     result = subprocess.run([*map(str, [*command, *few, "--judges", 30])], cwd=ROOT, capture_output=True, text=True)
     fails_with(result, 2, "--judges was 20, now 30", "--out-dir")

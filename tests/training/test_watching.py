@@ -71,7 +71,7 @@ def test_hellaswag_while_training_is_that_of_the_report_card(watched: Run, tasks
     assert f"HellaSwag {rows[-1]['hellaswag']:.1%}" in watched.printed
     models = load_models(EvaluateConfig((str(watched.folder / "last_checkpoint.pt"),), dtype="float32"), torch.device("cpu"))
     section = measure_hellaswag(models, read_tasks(tasks, 0), 0)
-    cell = section.rows[models[0].name][list(section.columns).index("second part, a byte")]
+    cell = section.rows[models[0].name][list(section.columns).index("second part, per byte")]
     assert not isinstance(cell, str)
     assert cell.value == rows[-1]["hellaswag"]
     assert 0 < cell.value < 1
