@@ -40,7 +40,7 @@ def measure_answers(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     drawn = draw_candidates([(pair.instruction, pair.response) for pair in questions], candidates, possible[-1], recovery.seed)
     add_rows(section, _score_answers(recovery, questions, candidates, drawn), possible, recovery.seed)
     section.notes += [
-        f"{amount(len(questions), 'instruction')}. The other answers are drawn from {len(candidates.all):,} different ones and "
+        f"{amount(len(questions), 'instruction')}. The other answers are drawn from {len(candidates.all):,} distinct ones and "
         "belong to a different instruction. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         f"A quarter of the questions of ranking, and at most {MAX_OTHERS} others: the model reads each answer again for each instruction. "
         "BM25 and length see whole answers; the model reads what fits beside the longest instruction.",

@@ -39,7 +39,7 @@ def measure_ranking(recovery: Recovery, pool: Sequence[HeldOutPair], sizes: Sequ
     scores = _score_candidates(recovery, questions, candidates, drawn)
     curves = add_rows(section, scores, possible, recovery.seed)
     section.notes += [
-        f"{amount(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} different ones and "
+        f"{amount(len(questions), 'response')}. The other instructions are drawn from {len(candidates.all):,} distinct ones and "
         "belong to a different response. Each smaller set is part of the larger. A tie counts as the mean over the possible orders.",
         "BM25 reads the whole response; the model reads what fits beside the longest candidate. Weighted: each half of the responses with "
         "the weights that fit the other half best; its intervals take them as given.",

@@ -4,7 +4,8 @@
 
 BackChat writes an instruction for each of --responses held-out responses. A filter keeps the half with the highest log-probability per
 token, another the half that gains most by its response; as many are drawn at random. From each half the forward model learns to answer,
-once the written instructions and once the true ones. Other held-out pairs judge it: what does a true answer cost, given its instruction?
+once the written instructions and once the true ones, and for the scale once those of other responses. Other held-out pairs judge it: what
+does a true answer cost, given its instruction?
 
 A run that was stopped resumes, and what is finished is only read.
 """
@@ -41,12 +42,14 @@ from system.settings import changed_settings
 from tokens.prompt_format import PromptFormat
 
 TRUE = "true_instruction"
+MISMATCHED = "mismatched"
 FILTERS = {"likely": "logprob_per_token", "gain": "logprob_gain"}  # the score whose upper half is kept
 SETS = {  # which half of the responses, and whose instructions
     f"{half}, {whose}": (half, instructions)
     for whose, instructions in (("written", GENERATED), ("true", TRUE))
     for half in ("drawn", *FILTERS)
 }
+SETS["drawn, mismatched"] = ("drawn", MISMATCHED)
 FIRST = next(iter(SETS))  # the others are compared with it
 RECIPE = FAST | {"lr": 2e-3, "adamw_lr": 4e-3, "batch_size": 8, "warmup_steps": 10}
 
@@ -136,7 +139,10 @@ def write_sets(folder: Path) -> None:
     halves = {"drawn": random.Random(1).sample(rows, half)}
     halves |= {name: sorted(rows, key=lambda row: -row[score])[:half] for name, score in FILTERS.items()}
     for name, (responses, instructions) in SETS.items():
-        swapped = ({"instruction": row["response"], "response": row[instructions]} for row in halves[responses])
+        chosen = halves[responses]
+        of_next = [row[TRUE] for row in (*chosen[1:], chosen[0])]
+        given = of_next if instructions == MISMATCHED else [row[instructions] for row in chosen]
+        swapped = ({"instruction": row["response"], "response": text} for row, text in zip(chosen, given, strict=True))
         _write_rows(folder / f"{_slug(name)}.jsonl", swapped)
 
 
@@ -165,17 +171,19 @@ def cost_of(judges: list[Pair], path: Path) -> Cost:
 
 
 def as_table(costs: dict[str, list[Cost]], count: int) -> str:
-    """Bits per byte of the true answers after learning from each set, and how far each is from the first."""
+    """Bits per byte of the true answers after learning from each set; how far it is from the first, and from the true instructions."""
     lines = [
-        f"| tuned on {count:,} pairs | bits per byte of the true answers, by seed | more than {FIRST} |",
-        "|---|--:|--:|",
+        f"| tuned on {count:,} pairs | bits per byte of the true answers, by seed | minus {FIRST} | minus the same responses, true |",
+        "|---|--:|--:|--:|",
     ]
     means = {name: np.mean([cost.bits for cost in each], axis=0) for name, each in costs.items()}
+    sizes = costs[FIRST][0].sizes
     for name, each in costs.items():
-        by_seed = " ".join(f"{cost.bits.sum() / cost.sizes.sum():.4f}" for cost in each)
-        more = "" if name == FIRST else str(ratio_estimate(means[name] - means[FIRST], each[0].sizes, 0, "+.4f"))
-        lines.append(f"| {name} | {by_seed} | {more} |")
-    judged = len(costs[FIRST][0].sizes)
+        by_seed = " ".join(f"{cost.bits.sum() / sizes.sum():.4f}" for cost in each)
+        others = FIRST, f"{SETS[name][0]}, true"
+        differences = ["" if other == name else str(ratio_estimate(means[name] - means[other], sizes, 0, "+.4f")) for other in others]
+        lines.append(f"| {name} | {by_seed} | {' | '.join(differences)} |")
+    judged = len(sizes)
     return "\n".join([*lines, "", f"{judged:,} answers; the intervals are over answers, for the mean of the seeds.", ""])
 
 

@@ -80,7 +80,7 @@ def test_on_a_terminal_the_demo_ends_at_a_prompt(finished_demo: tuple[Path, str]
 def test_the_demo_generates_stories_and_instructions(finished_demo: tuple[Path, str]) -> None:
     folder, printed = finished_demo
     assert printed.count("This is a toy world") == 2
-    assert "held out (" not in printed  # there is enough
+    assert "warning: only" not in printed  # there is enough
     stories = printed.split("[4/7]")[1].split("[5/7]")[0].split("\n  ending: ")[1:]
     assert len(stories) == 3
     for story in stories:

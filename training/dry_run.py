@@ -114,14 +114,17 @@ def _times(config: TrainConfig, flops_per_token: float, dtype: torch.dtype) -> l
     if config.hours:
         head = f"Million tokens in {amount(config.hours, 'hour')}"
         values = {name: f"{rate * config.hours / 1e6:,.1f}" for name, rate in per_hour.items()}
+        on_cpu = "On a CPU it reads fewer; the log shows the speed."
     else:
         head = "Time"
         tokens = config.max_steps * config.sequences_per_step * config.model.block_size
-        values = {name: describe_duration(tokens / rate * 3600) for name, rate in per_hour.items()}
+        seconds = {name: tokens / rate * 3600 for name, rate in per_hour.items()}
+        values = {name: "under 1 s" if each < 1 else describe_duration(each) for name, each in seconds.items()}
+        on_cpu = "On a CPU it takes longer; the log shows the time left."
     return [
         f"{head} on one GPU, without evaluations, if it reaches {SHARE_OF_PEAK:.0%} of its peak (an assumption):",
         *(f"  {name:<30}{value:>12}" for name, value in values.items()),
-        "On a CPU it takes longer; the log shows how long.",
+        on_cpu,
     ]
 
 

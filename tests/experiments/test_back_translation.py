@@ -1,5 +1,6 @@
 """The experiment on back-translation: sets of pairs, the table, refusals, and a whole run."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -40,6 +41,9 @@ def test_sets_differ_in_their_responses_or_in_their_instructions(tmp_path: Path)
     assert numbers["drawn, written"] == numbers["drawn, true"]
     assert len(set(numbers["drawn, true"])) == 10
     assert max(numbers["drawn, true"]) >= 10
+    assert {(int(row["instruction"][1:]), int(row["response"][1:])) for row in made["drawn, mismatched"]} == set(
+        itertools.pairwise((*numbers["drawn, true"], numbers["drawn, true"][0]))
+    )
     for name, letter in (("written", "g"), ("true", "t")):
         for half in ("drawn", "likely", "gain"):
             rows = made[f"{half}, {name}"]
@@ -51,8 +55,9 @@ def test_the_table_compares_answer_by_answer() -> None:
     costs = {name: [Cost(np.array([10.0, 30.0]) * (2 - 0.1 * place), sizes)] * 2 for place, name in enumerate(SETS)}
     lines = as_table(costs, 7).splitlines()
     assert lines[0].startswith("| tuned on 7 pairs |")
-    assert lines[2] == "| drawn, written | 2.0000 2.0000 |  |"
-    assert lines[3] == "| likely, written | 1.9000 1.9000 | -0.1000 (-0.1000..-0.1000) |"  # the same for each answer
+    assert lines[2] == "| drawn, written | 2.0000 2.0000 |  | +0.3000 (+0.3000..+0.3000) |"  # the same for each answer
+    assert lines[3] == "| likely, written | 1.9000 1.9000 | -0.1000 (-0.1000..-0.1000) | +0.3000 (+0.3000..+0.3000) |"
+    assert lines[5] == "| drawn, true | 1.7000 1.7000 | -0.3000 (-0.3000..-0.3000) |  |"
     assert lines[-1].startswith("2 answers;")
 
 
@@ -93,7 +98,7 @@ def test_a_whole_run(tuned: Path, checkpoints: dict[str, Path], tmp_path: Path) 
     assert tables[0] == tables[1]
     assert "tuned on 30 pairs" in tables[0]
     assert "20 answers;" in tables[0]
-    assert result.stdout.count("is already at step") == 6
+    assert result.stdout.count("is already at step") == len(SETS)
     assert len(rows_of(tmp_path / "drawn-true.jsonl")) == 30
     result = subprocess.run([*map(str, [*command, *few, "--judges", 30])], cwd=ROOT, capture_output=True, text=True)
     fails_with(result, 2, "--judges was 20, now 30", "--out-dir")

@@ -60,6 +60,13 @@ def test_parts_and_times_are_arithmetic() -> None:
     assert len(parts) == 5
     assert sizes["together at least"] == pytest.approx(sum(parts), abs=3)
     assert re.search(r"^  NVIDIA L40 +185 h 1\d min$", text, re.MULTILINE)  # as in docs/relatives.md
+    assert text.endswith("the log shows the time left.")
+
+
+def test_no_run_takes_no_time() -> None:
+    text = describe_run(TRAIN_PRESETS["demo"])
+    assert re.search(r"^  NVIDIA L40 +under 1 s$", text, re.MULTILINE)
+    assert not re.search(r" 0 s$", text, re.MULTILINE)
 
 
 def test_muon_keeps_one_number_for_each_of_its_own() -> None:
@@ -93,5 +100,6 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(tmp_path: Path) -> None:
     small = ("--n-layer", 2, "--n-embed", 64, "--n-head", 2, "--block-size", 32, "--hours", 8)
     result = call_script("train_xcoax.py", "--dry-run", "--data-dir", tmp_path / "none", "--out-dir", out, *small)
     assert result.returncode == 0, result.stderr
+    assert "the log shows the speed." in result.stdout  # the time is fixed
     assert "Million tokens in 8 hours on one GPU," in result.stdout and "MB on one GPU that trains alone," in result.stdout
     assert not list(tmp_path.iterdir())
