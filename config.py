@@ -250,7 +250,7 @@ class TrainConfig(LoopConfig):
     hellaswag_every: int = 0  # Steps between measurements of HellaSwag, at evaluations; 0: none.
     hellaswag: str = "Rowan/hellaswag"  # HellaSwag: a data set on the hub, or a file of its rows.
     hellaswag_tasks: int = 0  # Tasks, evenly spaced; 0: all.
-    dry_run: bool = False  # Print the shape, the memory and the hours that the run would take on one GPU, and stop.
+    dry_run: bool = False  # Print the shape, the memory and the time that the run would take on one GPU, and stop.
 
     def check(self) -> None:
         super().check()

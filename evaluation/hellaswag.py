@@ -154,7 +154,7 @@ def encode_task(task: HellaSwagTask, tokenizer: Tokenizer, order: Order, block_s
 def hellaswag_while_training(
     config: TrainConfig, tokenizer: Tokenizer, order: Order
 ) -> Callable[[GPT, int, int, Ranks], Mapping[str, float]]:
-    """How often a model in training chooses the true ending, by the second part, given the first, per byte."""
+    """How often a model in training gives the true ending the best score per byte of the second part, given the first."""
     tasks = read_tasks(config.hellaswag, config.hellaswag_tasks)
 
     def measure(model: GPT, step: int, batch_size: int, ranks: Ranks) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Does a filter by BackChat's own scores make its pairs better to learn from? Forward models are tuned on them and compared.
+"""Do filters by BackChat's own scores make its pairs better to learn from? Forward models are tuned on them and compared.
 
     python -m experiments.back_translation --model-path out/instruct/best_checkpoint.pt --forward-path out/xcoax-forward/best_checkpoint.pt
 
@@ -42,14 +42,13 @@ from system.settings import changed_settings
 from tokens.prompt_format import PromptFormat
 
 TRUE = "true_instruction"
-MISMATCHED = "mismatched"
+MISMATCHED = "mismatched"  # in place of a field of the row: the true instruction of another one
 FILTERS = {"likely": "logprob_per_token", "gain": "logprob_gain"}  # the score whose upper half is kept
 SETS = {  # which half of the responses, and whose instructions
     f"{half}, {whose}": (half, instructions)
     for whose, instructions in (("written", GENERATED), ("true", TRUE))
     for half in ("drawn", *FILTERS)
-}
-SETS["drawn, mismatched"] = ("drawn", MISMATCHED)
+} | {"drawn, mismatched": ("drawn", MISMATCHED)}
 FIRST = next(iter(SETS))  # the others are compared with it
 RECIPE = FAST | {"lr": 2e-3, "adamw_lr": 4e-3, "batch_size": 8, "warmup_steps": 10}
 

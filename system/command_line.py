@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Set
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -90,16 +91,18 @@ def _unwrapped() -> Iterator[None]:
 
 
 def _refusal(box: str) -> str:
-    """The library's refusal in one line: the text at the top of its box, and a flag that was perhaps meant."""
+    """The library's refusal in one line: the text at the top of its box, and the flags that were perhaps meant, without their help."""
     lines = [line.strip("|│ ") for line in box.splitlines()[1:-1]]
-    said, *more = (part.strip() for part in " ".join("\n" if set(line) in ({"-"}, {"─"}) else line for line in lines).strip().split("\n"))
+    said, *_ = (part.strip() for part in " ".join("\n" if set(line) in ({"-"}, {"─"}) else line for line in lines).strip().split("\n"))
     if match := re.match(r"Error parsing (\S+): .*(float|int\(\)).*: '(.*)'", said):
         flag, kind, value = match.groups()
         if kind != "float":
             return f"{flag} {value}: a whole number"
         return f"{flag} {value}: a number" + (f", such as {value.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", value) else "")
-    meant = f". {more[0]}" if more and more[0].startswith("Perhaps you meant") else ""
-    return f"{said.rstrip('.')}{meant.rstrip('.')}. --help lists all flags"
+    suggested = dropwhile(lambda line: not line.startswith("Perhaps you meant"), lines)
+    flags = " or ".join(line for line in suggested if re.match("--[a-z]", line))
+    meant = f". Perhaps you meant: {flags}" if flags else ""
+    return f"{said.rstrip('.')}{meant}. --help lists all flags"
 
 
 def given_flags(arguments: list[str] | None = None) -> set[str]:

@@ -84,7 +84,7 @@ def test_the_first_word_may_be_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--n-layers 4", "Unrecognized options: --n-layers, 4. Perhaps you meant: --n-layer INT"),
+        ("--n-layers 4", "Unrecognized options: --n-layers, 4. Perhaps you meant: --n-layer INT. --help lists all flags"),
         ("--lr 0,8", "--lr 0,8: a number, such as 0.8"),
         ("--lr=fast", "--lr fast: a number"),
         ("--seed 1,5", "--seed 1,5: a whole number"),
